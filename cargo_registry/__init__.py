@@ -1,0 +1,1 @@
+"""A Cargo registry and crates.io mirror."""

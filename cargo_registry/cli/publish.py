@@ -1,0 +1,73 @@
+"""`cargo-registry publish`: an operator's direct publish, through the same checks, without HTTP."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cargo_registry import publish as publishing
+from cargo_registry import tokens
+from cargo_registry.cli.progress import Progress
+from cargo_registry.cli.session import HERE, AsJson, ConfigFile, DataDir, RegistryName, pick, run, say, show
+from cargo_registry.db import users
+from cargo_registry.errors import RegistryError
+from cargo_registry.registry import Registry, Site
+from cargo_registry.tokens import Caller
+
+
+def publish(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.crate...", help="As `cargo package` makes them.")
+    ],
+    login: Annotated[str, typer.Option("--as", metavar="LOGIN", help="Who publishes, and owns new names.")],
+    registry: RegistryName = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Publish crates from files. A refused one is reported and the rest go on; exit 1 if any was refused."""
+
+    async def work(site: Site) -> list[dict[str, object]]:
+        chosen = pick(site, registry)
+        caller = tokens.acting_for(await site.db.read(users.get, login))
+        results = []
+        with Progress(f"publishing to {chosen.name}", total=len(files)) as progress:
+            for file in files:
+                results.append(await _publish_one(chosen, caller, file))
+                if not as_json:
+                    _tell(results[-1])
+                progress.step(file.name)
+        return results
+
+    results = run(config, data_dir, work)
+    refused = sum(1 for result in results if result["error"])
+    if as_json:
+        show(results)
+    else:
+        say(f"{len(results) - refused} published, {refused} refused")
+    if refused:
+        raise typer.Exit(1)
+
+
+async def _publish_one(registry: Registry, caller: Caller, file: Path) -> dict[str, object]:
+    try:
+        async with publishing.taken_from(registry, file) as upload:
+            published = await publishing.publish(registry, caller, None, upload)
+    except RegistryError as error:
+        return {"file": str(file), "crate": None, "vers": None, "warnings": [], "error": str(error)}
+    return {
+        "file": str(file),
+        "crate": published.entry.name.text,
+        "vers": published.entry.vers,
+        "warnings": list(published.warnings),
+        "error": None,
+    }
+
+
+def _tell(result: dict[str, object]) -> None:
+    if result["error"]:
+        say(f"refused {result['file']}: {result['error']}")
+        return
+    print(f"published {result['crate']}@{result['vers']}")
+    for warning in result["warnings"]:  # type: ignore[attr-defined]
+        say(f"warning: {result['crate']}@{result['vers']}: {warning}")

@@ -1,0 +1,113 @@
+"""`cargo-registry serve`: the server."""
+
+import logging
+import sys
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cargo_registry import accounts, client_config, tokens
+from cargo_registry.cli.session import HERE, ConfigFile, DataDir, load, run, say
+from cargo_registry.crate import names
+from cargo_registry.db import users
+from cargo_registry.db.users import Role
+from cargo_registry.registry import Site
+from cargo_registry.web import server
+from cargo_registry.web.app import create_app
+
+Implementation = Annotated[
+    str | None,
+    typer.Option("--server", metavar="granian|uvicorn", help="The HTTP server.", show_default=False),
+]
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(metavar="H", help="Address to listen on.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="P", help="Port; 0 takes a free one.", min=0, max=65535, show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes that answer.", min=1, max=256)] = 1,
+    implementation: Implementation = None,
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOGIN",
+            help="On data without users, make this admin and show a token for it, once, on stderr.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = HERE,
+) -> None:
+    """Serve all registries. Stdout gets one line when it answers; hints and logs go to stderr."""
+    if implementation not in (None, "granian", "uvicorn"):
+        raise typer.BadParameter(f"`{implementation}` is not a server we know: granian or uvicorn")
+    if bootstrap is not None:
+        names.check_login(bootstrap)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    settings = load(config, data_dir)
+    listen = server.Listen(
+        host=host or settings.server.host,
+        port=settings.server.port if port is None else port,
+        workers=workers,
+        implementation=implementation or settings.server.implementation,  # type: ignore[arg-type]
+    )
+    if settings.server.url is None and not _is_loopback(listen.host):
+        say(
+            f"warning: listening on {listen.host} without `server.url`: config.json will tell clients the address "
+            "of this machine as it sees itself; set `server.url` to the one they use"
+        )
+    # Here, not first in a worker: what is wrong with the data is said before anything listens.
+    run(config, data_dir, _nothing)
+    ready = partial(_greet, config, data_dir, bootstrap)
+    raise typer.Exit(server.run(listen, partial(create_app, settings), on_ready=ready))
+
+
+async def _nothing(site: Site) -> None:
+    """Do nothing: opening the data has made and migrated it."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _greet(config: Path | None, data_dir: Path, bootstrap: str | None, url: str) -> None:
+    """Tell the operator of an empty registry what comes next."""
+
+    async def first_user(site: Site) -> str | None:
+        if await site.db.read(users.any_exists):
+            return None
+        if bootstrap is None:
+            return (
+                "There are no users yet. Make the first one, and a token for it:\n\n"
+                "    cargo-registry user add LOGIN --role admin\n"
+                "    cargo-registry token create LOGIN\n"
+            )
+        await accounts.add_user(site, bootstrap, name=None, role=Role.ADMIN)
+        secret = await tokens.create(site, bootstrap, name="bootstrap")
+        registry = site.default
+        lines = "".join(f"    {line}\n" for line in client_config.lines(registry).splitlines())
+        return (
+            f"This registry had no users. Made the admin `{bootstrap}` with a token, which is shown only this once:\n\n"
+            f"    {secret}\n\n"
+            f"Put this into .cargo/config.toml of your project or home folder:\n\n{lines}\n"
+            "Then give cargo the token, and publish your first crate:\n\n"
+            f"    cargo login --registry {registry.name}\n"
+            f"    cargo publish --registry {registry.name}\n"
+        )
+
+    hint = run(config, data_dir, first_user, url)
+    if hint:
+        say("\n" + hint)

@@ -1,0 +1,119 @@
+"""What every command takes, and how it gets at the data."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cargo_registry import config, index
+from cargo_registry.config import Config
+from cargo_registry.errors import ConfigError
+from cargo_registry.registry import Registry, Site, close_site, open_site
+
+T = TypeVar("T")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="CRG_CONFIG",
+        help="Settings. Default: config.toml in the current folder, if it is there.",
+        show_default=False,
+    ),
+]
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        envvar="CRG_DATA_DIR",
+        help="Where index_data/, crates_storage/ and registry.db are. Made if missing. Default: here.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+RegistryName = Annotated[
+    str | None,
+    typer.Option(
+        "--registry", metavar="NAME", help="Which registry. Default: the default one.", show_default=False
+    ),
+]
+RegistryOrAll = Annotated[
+    str | None,
+    typer.Option("--registry", metavar="NAME", help="Which registry. Default: all.", show_default=False),
+]
+HERE = Path()
+
+
+def load(file: Path | None, data_dir: Path) -> Config:
+    """Return the settings that hold for this command."""
+    return config.load(file, data_dir=data_dir, environ=os.environ)
+
+
+def run(file: Path | None, data_dir: Path, work: Callable[[Site], Awaitable[T]], url: str | None = None) -> T:
+    """Open the data, also beside a running server, do the work and close it; return what the work returns.
+
+    `url` is where a server listens, if that is known.
+    """
+
+    async def session() -> T:
+        site = open_site(load(file, data_dir), url)
+        try:
+            for registry in site.registries.values():
+                await index.recover(registry)
+            return await work(site)
+        finally:
+            await close_site(site)
+
+    return asyncio.run(session())
+
+
+def pick(site: Site, name: str | None) -> Registry:
+    """Return the registry of this name, the default one for None.
+
+    Raises:
+        ConfigError: the configuration names no such registry.
+    """
+    if name is None:
+        return site.default
+    if name not in site.registries:
+        known = ", ".join(f"`{known}`" for known in site.registries)
+        raise ConfigError(f"there is no registry `{name}`; the configuration has {known}")
+    return site.registries[name]
+
+
+def pick_or_all(site: Site, name: str | None) -> list[Registry]:
+    """Return the registry of this name, all of them for None."""
+    return list(site.registries.values()) if name is None else [pick(site, name)]
+
+
+def show(value: Any) -> None:
+    """Print a value as JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def show_rows(headers: Sequence[str], rows: Sequence[Sequence[object]], *, none: str) -> None:
+    """Print rows as a table for people; `none` says that there are no rows."""
+    if not rows:
+        print(none, file=sys.stderr)
+        return
+    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    # Not cut to 80 columns where the output is no terminal: a script or a pager reads on.
+    console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
+    console.print(table, crop=sys.stdout.isatty())
+
+
+def say(text: str) -> None:
+    """Tell a person, on stderr, so that stdout holds only what was asked for."""
+    print(text, file=sys.stderr)

@@ -1,0 +1,301 @@
+"""Crates and their versions: the truth that index files are rendered from."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_or
+from sqlalchemy.exc import IntegrityError
+
+from cargo_registry.crate import versions as semver
+from cargo_registry.crate.names import CrateName, canonical, shown
+from cargo_registry.db import search
+from cargo_registry.db.schema import crates, dependencies, versions
+from cargo_registry.errors import Conflict, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Crate:
+    """A crate of one registry."""
+
+    id: int
+    registry: str
+    name: str  # as first spelled
+    canonical: str
+    created_at: datetime
+    updated_at: datetime
+    downloads: int
+    description: str | None
+    keywords: Sequence[str]
+    categories: Sequence[str]
+    max_version: str | None  # highest that is not yanked
+    max_stable_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a crate."""
+
+    id: int
+    vers: str
+    yanked: bool
+    cksum: str
+    size: int  # bytes of the tarball
+    line: bytes  # index line as published
+    manifest: Mapping[str, Any]
+    published_at: datetime
+    published_by: int | None  # user id
+    downloads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a download needs to know of a listed version."""
+
+    version_id: int
+    name: str  # of the crate, as first spelled
+    vers: str
+    cksum: str
+    size: int
+
+
+def find(db: Connection, registry: str, name: str) -> Crate | None:
+    """Return a crate by any spelling of its name; None also for what cannot be a name."""
+    key = canonical(name)
+    if key is None:
+        return None
+    query = select(crates).where(crates.c.registry == registry, crates.c.canonical == key)
+    row = db.execute(query).first()
+    return None if row is None else _crate(row)
+
+
+def get(db: Connection, registry: str, name: str) -> Crate:
+    """Return a crate by any spelling of its name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    crate = find(db, registry, name)
+    if crate is None:
+        raise NotFound(f"crate {shown(name)} does not exist in registry `{registry}`")
+    return crate
+
+
+def every(db: Connection, registry: str) -> list[Crate]:
+    """Return all crates of a registry by canonical name."""
+    query = select(crates).where(crates.c.registry == registry).order_by(crates.c.canonical)
+    return [_crate(row) for row in db.execute(query)]
+
+
+def names(db: Connection, registry: str) -> Iterator[str]:
+    """Yield the names of all crates of a registry, as first spelled."""
+    query = select(crates.c.name).where(crates.c.registry == registry).order_by(crates.c.canonical)
+    yield from db.execute(query).scalars()
+
+
+def claim(tx: Connection, registry: str, name: CrateName, *, now: datetime) -> tuple[Crate, bool]:
+    """Return the crate of this canonical name, made now if there was none, and whether it is new.
+
+    It may be spelled otherwise: what that means is for the caller to say.
+    """
+    row = (
+        insert_or(crates)
+        .values(
+            registry=registry,
+            name=name.text,
+            canonical=name.canonical,
+            created_at=now,
+            updated_at=now,
+            downloads=0,
+            keywords="[]",
+            categories="[]",
+        )
+        .on_conflict_do_nothing(index_elements=["registry", "canonical"])
+    )
+    new = tx.execute(row).rowcount > 0
+    return get(tx, registry, name.text), new
+
+
+def add_version(
+    tx: Connection,
+    crate: Crate,
+    *,
+    vers: str,
+    cksum: str,
+    size: int,
+    line: bytes,
+    manifest: Mapping[str, Any],
+    deps: Sequence[tuple[str, bool]],
+    published_by: int | None,
+    published_at: datetime,
+) -> None:
+    """List a version of a crate. `deps`: the real names of what it depends on, and whether in this registry.
+
+    Raises:
+        Conflict: this version, whatever its build metadata, was published before; yanked ones count.
+    """
+    row = (
+        insert(versions)
+        .returning(versions.c.id)
+        .values(
+            crate_id=crate.id,
+            vers=vers,
+            vers_key=semver.without_build(vers),
+            yanked=False,
+            cksum=cksum,
+            size=size,
+            line=line,
+            manifest=json.dumps(manifest, ensure_ascii=False),
+            published_at=published_at,
+            published_by=published_by,
+            downloads=0,
+        )
+    )
+    try:
+        version_id = tx.execute(row).scalar_one()
+    except IntegrityError:
+        taken = _taken(tx, crate, vers)
+        also = "" if taken == vers else f" (as `{taken}`; build metadata does not make another version)"
+        raise Conflict(
+            f"crate version `{crate.name}@{vers}` is already uploaded{also}; "
+            f"a published version never changes, so publish under a new version number"
+        ) from None
+    if deps:
+        tx.execute(
+            insert(dependencies),
+            [
+                {
+                    "version_id": version_id,
+                    "position": position,
+                    "canonical": canonical(name) or name,
+                    "own": own,
+                }
+                for position, (name, own) in enumerate(deps)
+            ],
+        )
+    refresh(tx, crate, now=published_at)
+
+
+def set_yanked(tx: Connection, crate: Crate, vers: str, yanked: bool, *, now: datetime) -> bool:
+    """Yank or unyank a version; return whether that changed anything.
+
+    Raises:
+        NotFound: the crate has no such version.
+    """
+    version = get_version(tx, crate, vers)
+    if version.yanked == yanked:
+        return False
+    tx.execute(update(versions).where(versions.c.id == version.id).values(yanked=yanked))
+    refresh(tx, crate, now=now)
+    return True
+
+
+def refresh(tx: Connection, crate: Crate, *, now: datetime) -> None:
+    """Bring up to date what is known of the crate as a whole, search included, after a change of versions."""
+    query = select(versions.c.vers, versions.c.yanked).where(versions.c.crate_id == crate.id)
+    yanked = {row.vers: row.yanked for row in tx.execute(query)}
+    offered = [vers for vers, gone in yanked.items() if not gone]
+    stable = semver.max_stable(offered)
+    default = stable or semver.max_version(offered) or semver.max_version(yanked)
+    if default is None:
+        return
+    manifest = get_version(tx, crate, default).manifest
+    values = {
+        "updated_at": now,
+        "description": manifest["description"],
+        "keywords": json.dumps(manifest["keywords"], ensure_ascii=False),
+        "categories": json.dumps(manifest["categories"], ensure_ascii=False),
+        "max_version": semver.max_version(offered),
+        "max_stable_version": stable,
+    }
+    tx.execute(update(crates).where(crates.c.id == crate.id).values(**values))
+    search.refresh(
+        tx,
+        crate.id,
+        name=crate.name,
+        key=crate.canonical,
+        description=manifest["description"],
+        keywords=manifest["keywords"],
+        categories=manifest["categories"],
+    )
+
+
+def lines(db: Connection, crate_id: int) -> list[tuple[bytes, bool]]:
+    """Return the index lines of a crate as published, each with its yanked flag, oldest first."""
+    query = select(versions.c.line, versions.c.yanked).where(versions.c.crate_id == crate_id)
+    return [(row.line, row.yanked) for row in db.execute(query.order_by(versions.c.id))]
+
+
+def versions_of(db: Connection, crate: Crate) -> list[Version]:
+    """Return the versions of a crate, oldest first."""
+    query = select(versions).where(versions.c.crate_id == crate.id).order_by(versions.c.id)
+    return [_version(row) for row in db.execute(query)]
+
+
+def get_version(db: Connection, crate: Crate, vers: str) -> Version:
+    """Return a version of a crate, spelled exactly as published.
+
+    Raises:
+        NotFound: the crate has no such version.
+    """
+    query = select(versions).where(versions.c.crate_id == crate.id, versions.c.vers == vers)
+    row = db.execute(query).first() if vers.isascii() else None
+    if row is None:
+        raise NotFound(f"crate `{crate.name}` does not have a version {shown(vers)}")
+    return _version(row)
+
+
+def listed(db: Connection, registry: str, name: str, vers: str) -> Listed | None:
+    """Return what a download of a version needs; any spelling of the name, the version as published."""
+    key = canonical(name)
+    if key is None or not vers.isascii():
+        return None
+    query = (
+        select(versions.c.id, crates.c.name, versions.c.vers, versions.c.cksum, versions.c.size)
+        .join_from(versions, crates)
+        .where(crates.c.registry == registry, crates.c.canonical == key, versions.c.vers == vers)
+    )
+    row = db.execute(query).first()
+    return None if row is None else Listed(*row)
+
+
+def _taken(db: Connection, crate: Crate, vers: str) -> str:
+    query = select(versions.c.vers).where(
+        versions.c.crate_id == crate.id, versions.c.vers_key == semver.without_build(vers)
+    )
+    return str(db.execute(query).scalar_one())
+
+
+def _crate(row: Any) -> Crate:
+    return Crate(
+        row.id,
+        row.registry,
+        row.name,
+        row.canonical,
+        row.created_at,
+        row.updated_at,
+        row.downloads,
+        row.description,
+        json.loads(row.keywords),
+        json.loads(row.categories),
+        row.max_version,
+        row.max_stable_version,
+    )
+
+
+def _version(row: Any) -> Version:
+    return Version(
+        row.id,
+        row.vers,
+        row.yanked,
+        row.cksum,
+        row.size,
+        row.line,
+        json.loads(row.manifest),
+        row.published_at,
+        row.published_by,
+        row.downloads,
+    )

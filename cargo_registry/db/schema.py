@@ -1,0 +1,179 @@
+"""The tables. Migrations make them; a test compares the two.
+
+Names of registries, crates, logins are stored as spelled; what must be unique has a column of its own.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time, stored in UTC: SQLite keeps no zone, so it is put back on the way out."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Refuse a naive time and drop the zone of an aware one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive time")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Give the zone back."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("login", String, nullable=False),
+    Column("login_key", String, nullable=False, unique=True),  # lower-case
+    Column("name", String),
+    Column("role", String, nullable=False),  # admin, publisher, reader
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("name_key", String, nullable=False, unique=True),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+team_members = Table(
+    "team_members",
+    metadata,
+    Column("team_id", ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False, unique=True),  # of the secret, which is stored nowhere
+    # JSON lists; NULL: no limit
+    Column("scopes", Text),
+    Column("crates", Text),
+    Column("registries", Text),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime),
+    Column("revoked_at", UtcTime),
+    Column("last_used_at", UtcTime),
+)
+
+crates = Table(
+    "crates",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("registry", String, nullable=False),
+    Column("name", String, nullable=False),  # as first spelled
+    Column("canonical", String, nullable=False),  # lower-case, `-` as `_`
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("downloads", Integer, nullable=False),
+    # What lists of crates show, from the default version; kept with each change of the versions.
+    Column("description", Text),
+    Column("keywords", Text, nullable=False),  # JSON list
+    Column("categories", Text, nullable=False),  # JSON list
+    Column("max_version", String),  # highest that is not yanked
+    Column("max_stable_version", String),
+    UniqueConstraint("registry", "canonical"),
+    Index("ix_crates_registry_downloads", "registry", "downloads"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("crate_id", ForeignKey("crates.id"), nullable=False),
+    Column("vers", String, nullable=False),
+    Column("vers_key", String, nullable=False),  # without build metadata: cargo cannot tell those apart
+    Column("yanked", Boolean, nullable=False),
+    Column("cksum", String, nullable=False),
+    Column("size", Integer, nullable=False),  # bytes of the tarball
+    Column("line", LargeBinary, nullable=False),  # the index line as published, `"yanked":false`
+    Column("manifest", Text, nullable=False),  # JSON of what else the manifest says: license, links, …
+    Column("published_at", UtcTime, nullable=False),
+    Column("published_by", ForeignKey("users.id")),
+    Column("downloads", Integer, nullable=False),
+    UniqueConstraint("crate_id", "vers_key"),
+)
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("version_id", ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),  # as in the index line
+    Column("canonical", String, nullable=False, index=True),  # of the crate's real name
+    Column("own", Boolean, nullable=False),  # in this registry
+)
+
+owners = Table(
+    "owners",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("crate_id", ForeignKey("crates.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", ForeignKey("users.id")),  # exactly one of these two
+    Column("team_id", ForeignKey("teams.id")),
+    UniqueConstraint("crate_id", "user_id"),
+    UniqueConstraint("crate_id", "team_id"),
+)
+
+download_days = Table(
+    "download_days",
+    metadata,
+    Column("version_id", ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("downloads", Integer, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("actor", String, nullable=False),  # a login, or `operator` for the command line
+    Column("token_id", Integer),
+    Column("action", String, nullable=False),
+    Column("registry", String),
+    Column("crate", String),
+    Column("vers", String),
+    Column("detail", Text, nullable=False),
+)

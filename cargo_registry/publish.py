@@ -1,0 +1,181 @@
+"""Publish: take what `cargo publish` sent and make the version real."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from cargo_registry import index
+from cargo_registry.crate import entry, manifest, tarball, versions
+from cargo_registry.crate.entry import IndexEntry
+from cargo_registry.crate.manifest import Manifest
+from cargo_registry.crate.names import CrateName
+from cargo_registry.crate.publish_body import PublishMetadata
+from cargo_registry.db import audit, crates, owners
+from cargo_registry.errors import Conflict, Forbidden, Invalid, InvalidTarball, TooLarge
+from cargo_registry.registry import Registry
+from cargo_registry.storage.disk import fsync, reporting
+from cargo_registry.tokens import Caller, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A tarball that has arrived whole; nobody has looked into it yet."""
+
+    path: Path  # in the spool of `Registry.tarballs`; whoever made it unlinks it if it is still there
+    cksum: str  # SHA-256 of the file, 64 lowercase hex digits
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What has been published, and what the publisher should know."""
+
+    entry: IndexEntry
+    warnings: Sequence[str]
+
+
+async def publish(
+    registry: Registry, caller: Caller, metadata: PublishMetadata | None, upload: Upload
+) -> Published:
+    """Publish on behalf of `caller`. `metadata` is the JSON that cargo sends beside the tarball, if it did.
+
+    The version exists, durable and visible to the very next GET, when this returns; whatever is raised
+    leaves nothing behind.
+
+    Raises:
+        Invalid: the tarball or its manifest break a rule, or the JSON says other than the manifest.
+        Forbidden: the crate has other owners, or role or token do not go that far.
+        Conflict: the version was published before, or the name is taken in another spelling.
+    """
+    facts = await asyncio.to_thread(_inspect, metadata, upload)
+    if metadata is not None:
+        entry.check_agreement(metadata, facts, registry.own_urls)
+    new = IndexEntry.from_manifest(
+        facts, cksum=upload.cksum, pubtime=registry.now(), own_urls=registry.own_urls
+    )
+
+    def rows(tx: Connection) -> None:
+        crate = _claim(tx, registry, caller, new.name)
+        crates.add_version(
+            tx,
+            crate,
+            vers=new.vers,
+            cksum=new.cksum,
+            size=upload.size,
+            line=new.to_line(),
+            manifest=_facts_to_keep(facts),
+            deps=[(dep.package or dep.name, dep.registry is None) for dep in new.deps],
+            published_by=caller.user_id,
+            published_at=new.pubtime,
+        )
+        audit.record(
+            tx,
+            "publish",
+            actor=caller.login,
+            token_id=caller.token.id if caller.token else None,
+            now=new.pubtime,
+            registry=registry.name,
+            crate=crate.name,
+            vers=new.vers,
+        )
+
+    # The key holds the checksum: what lies under it is always what its name says.
+    key = f"{registry.name}/{entry.tarball_key(new.name, new.vers, new.cksum)}"
+    await index.change(registry, new.name, rows, tarball=index.Spooled(upload.path, key))
+    return Published(new, warnings=())
+
+
+@asynccontextmanager
+async def taken_from(registry: Registry, file: Path) -> AsyncIterator[Upload]:
+    """Give a copy of a `.crate` file as an upload.
+
+    Raises:
+        Invalid: it cannot be read.
+        TooLarge: it is larger than the limits allow.
+    """
+    path = registry.tarballs.spool()
+    try:
+        yield await asyncio.to_thread(_copy, file, path, registry.max_crate_bytes)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _copy(file: Path, path: Path, max_bytes: int) -> Upload:
+    sha256 = hashlib.sha256()
+    size = 0
+    try:
+        source = file.open("rb")
+    except OSError as error:
+        raise Invalid(f"`{file}` cannot be read: {error.strerror}") from None
+    with source, path.open("wb") as spooled, reporting():
+        while piece := source.read(1024 * 1024):
+            size += len(piece)
+            if size > max_bytes:
+                raise TooLarge(f"`{file}` is larger than the {max_bytes} bytes that this registry takes")
+            sha256.update(piece)
+            spooled.write(piece)
+    return Upload(path, sha256.hexdigest(), size)
+
+
+def _inspect(metadata: PublishMetadata | None, upload: Upload) -> Manifest:
+    """Read the tarball and its manifest, and make the file durable. CPU and disk: in a thread."""
+    if metadata is not None:
+        name, vers = CrateName(metadata.name).text, metadata.vers
+        versions.parse(vers)
+    else:
+        facts = manifest.parse(_manifest(upload.path))
+        name, vers = facts.name, facts.version
+    found = tarball.inspect(upload.path, name, vers)
+    facts = manifest.parse(found.manifest, members=found.members)
+    fsync(upload.path)
+    return facts
+
+
+def _manifest(path: Path) -> bytes:
+    """Return the manifest of a tarball that came without cargo's JSON, which would name its top folder."""
+    for member in ("Cargo.toml", "cargo.toml"):
+        data = tarball.read_member(path, member, tarball.MAX_MANIFEST_BYTES)
+        if data is not None:
+            return data
+    raise InvalidTarball("the tarball has no `Cargo.toml`; make it with `cargo package`")
+
+
+def _claim(tx: Connection, registry: Registry, caller: Caller, name: CrateName) -> crates.Crate:
+    """Return the crate that the caller may publish a version of; a new name becomes the caller's."""
+    crate, is_new = crates.claim(tx, registry.name, name, now=registry.now())
+    caller.require(Scope.PUBLISH_NEW if is_new else Scope.PUBLISH_UPDATE, registry, name.text)
+    if is_new:
+        owners.add_user(tx, crate.id, caller.user_id)
+    elif not owners.is_owner(tx, crate.id, caller.user_id):
+        raise Forbidden(
+            f"crate `{crate.name}` exists and `{caller.login}` is not one of its owners; "
+            f"ask an owner to run `cargo owner --add {caller.login} {crate.name}`, or choose another name"
+        )
+    if crate.name != name.text:
+        raise Conflict(f"crate was previously named `{crate.name}`; publish `{name}` under that spelling")
+    return crate
+
+
+def _facts_to_keep(facts: Manifest) -> dict[str, Any]:
+    """Return what pages and the API say of a version beside its index line."""
+    return {
+        "authors": list(facts.authors),
+        "bin_names": list(facts.bin_names),
+        "categories": list(facts.categories),
+        "description": facts.description,
+        "documentation": facts.documentation,
+        "edition": facts.edition,
+        "has_lib": facts.has_lib,
+        "homepage": facts.homepage,
+        "keywords": list(facts.keywords),
+        "license": facts.license,
+        "license_file": facts.license_file,
+        "readme": facts.readme,
+        "repository": facts.repository,
+    }

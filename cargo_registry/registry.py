@@ -1,0 +1,118 @@
+"""A registry and the site that serves it: values that every verb takes first. No behaviour here."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from cargo_registry.config import Config, RegistryTable
+from cargo_registry.crate.entry import OwnUrls
+from cargo_registry.db import upgrade
+from cargo_registry.db.engine import Database
+from cargo_registry.storage.disk import DiskStore, reporting
+from cargo_registry.storage.locks import Locks
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What happened since the last flush and may be lost in a crash: never a write per download."""
+
+    downloads: Counter[tuple[int, date]] = field(default_factory=Counter)  # by version id and day
+    tokens: dict[int, datetime] = field(default_factory=dict)  # last use by token id
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """One named registry."""
+
+    name: str
+    table: RegistryTable
+    url: str  # what config.json calls `api`; no slash at the end
+    own_urls: OwnUrls  # spellings that mean this registry in a dependency
+    max_crate_bytes: int
+    db: Database
+    index_files: DiskStore  # keys: {name}/se/rd/serde
+    tarballs: DiskStore  # keys: {name}/se/rd/serde/serde-1.0.0-{cksum}.crate
+    locks: Locks  # one per crate
+    uses: Uses
+    now: Callable[[], datetime]
+
+    @property
+    def index_url(self) -> str:
+        """The URL that users configure."""
+        return f"sparse+{self.url}/index/"
+
+    @property
+    def private(self) -> bool:
+        """Whether reading needs a token."""
+        return self.table.access == "auth-required"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All registries of a server, on one database."""
+
+    config: Config
+    url: str  # no slash at the end
+    db: Database
+    registries: Mapping[str, Registry]
+    uses: Uses
+    now: Callable[[], datetime]
+
+    @property
+    def default(self) -> Registry:
+        """The registry at the root of the site."""
+        return self.registries[self.config.server.default_registry]
+
+
+def open_site(config: Config, url: str | None = None) -> Site:
+    """Open the data under `config.data_dir`, made and migrated as needed. `close_site` when done.
+
+    `url` is the address the server listens on; `server.url` of the configuration goes before it.
+
+    Raises:
+        ConfigError: the data was written by a newer release.
+        Unavailable: the disk cannot be written to.
+    """
+    with reporting():
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+    url = config.server.url or url or f"http://{_authority(config.server.host, config.server.port)}"
+    database = config.data_dir / "registry.db"
+    upgrade.upgrade(database)
+    db = Database(database)
+    index_files = DiskStore(config.data_dir / "index_data")
+    tarballs = DiskStore(config.data_dir / "crates_storage")
+    locks = Locks(config.data_dir / "index_data" / ".locks")
+    uses = Uses()
+
+    def registry(table: RegistryTable) -> Registry:
+        base = url if table.name == config.server.default_registry else f"{url}/{table.name}"
+        return Registry(
+            name=table.name,
+            table=table,
+            url=base,
+            own_urls=OwnUrls([f"sparse+{base}/index/", *table.aliases]),
+            max_crate_bytes=config.limits.max_crate_bytes,
+            db=db,
+            index_files=index_files,
+            tarballs=tarballs,
+            locks=locks,
+            uses=uses,
+            now=_now,
+        )
+
+    registries = {name: registry(table) for name, table in config.registries.items()}
+    return Site(config, url, db, registries, uses, _now)
+
+
+async def close_site(site: Site) -> None:
+    """Close what `open_site` opened; what is being written is finished first."""
+    await site.db.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,1 @@
+"""Bytes under keys: a directory, later a bucket."""

@@ -1,0 +1,180 @@
+"""Bytes under keys in a local directory: index files and tarballs.
+
+A file is written under a temporary name, fsynced, then renamed into place. rename(2) is atomic, so a
+reader sees the old bytes or the new; the folder is fsynced too, or a power cut may keep the data and
+lose the name.
+
+Everything here blocks, so it is called from threads, in one hop for the whole piece of work; the hot
+read paths open files themselves (`path`).
+"""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from cargo_registry.errors import OutOfSpace, Unavailable
+
+# nginx may serve these folders under another account; mkstemp makes 0600.
+_FILE_MODE = 0o644
+
+
+class DiskStore:
+    """Files under `root`, which is created if missing.
+
+    Keys are relative `/`-separated paths made by `crate.entry.index_path` and `tarball_key`. Any number
+    of processes may share `root`. What is not finished lies in folders whose names begin with a dot:
+
+    * `.spool`: uploads on their way in. Nobody refers to them; `sweep` removes what a crash left.
+    * `.pending`: files prepared beside a transaction. Each may belong to a COMMIT that happened.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with reporting():
+            (root / ".spool").mkdir(parents=True, exist_ok=True)
+            (root / ".pending").mkdir(exist_ok=True)
+
+    def path(self, key: str) -> Path:
+        """Return where the bytes of a key are, if there are any."""
+        parts = PurePosixPath(key).parts
+        if not parts or parts[0] == "/" or ".." in parts:
+            # Keys come from our own code, so this is a bug and not a request to answer with 400.
+            raise ValueError(f"not a key: {key!r}")
+        return self.root.joinpath(*parts)
+
+    def read(self, key: str) -> bytes | None:
+        """Return all the bytes, or None where the key is free."""
+        try:
+            return self.path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def delete(self, key: str) -> None:
+        """Free the key. Deleting a free key is no error, so a retry is safe."""
+        self.path(key).unlink(missing_ok=True)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys below the folder `prefix`, in no set order."""
+        for folder, folders, files in os.walk(self.root / prefix):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in files:
+                if not name.startswith("."):
+                    yield (Path(folder) / name).relative_to(self.root).as_posix()
+
+    # Tarballs: spooled while they arrive, moved into place when their version is about to be listed.
+
+    def spool(self) -> Path:
+        """Return a new empty file on the file system of the store. The caller moves or unlinks it."""
+        with reporting():
+            handle, name = tempfile.mkstemp(dir=self.root / ".spool")
+            os.fchmod(handle, _FILE_MODE)
+            os.close(handle)
+        return Path(name)
+
+    def adopt(self, key: str, spooled: Path) -> None:
+        """Move a spooled file, already fsynced, under a key; durable on return.
+
+        Keys of tarballs hold their checksum, so what may lie there already has the same bytes.
+        """
+        path = self.path(key)
+        with reporting():
+            _make_folder(path.parent, self.root)
+            spooled.replace(path)
+            fsync(path.parent)
+
+    def sweep(self, *, older_than_s: float, now_s: float) -> None:
+        """Remove uploads that a crash left in the spool."""
+        for path in (self.root / ".spool").iterdir():
+            try:
+                if path.stat().st_mtime < now_s - older_than_s:
+                    path.unlink()
+            except FileNotFoundError:
+                continue
+
+    # Index files: prepared before the COMMIT, shown after it.
+
+    def prepare(self, key: str, data: bytes) -> None:
+        """Write the next bytes of a key, durable but not yet shown. `show` or `forget` comes next.
+
+        Until then `unfinished` names the key, also after a crash. The new file gets an mtime at least one
+        second after the old one's: nginx makes its ETag of seconds and size, and would hide a yank that
+        is followed by an unyank.
+        """
+        pending = self._pending(key)
+        with reporting():
+            try:
+                with pending.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fchmod(file.fileno(), _FILE_MODE)
+                    os.fsync(file.fileno())
+                _make_folder(self.path(key).parent, self.root)
+                fsync(pending.parent)
+                later = _mtime_ns(self.path(key)) + 1_000_000_000
+                if later > _mtime_ns(pending):
+                    os.utime(pending, ns=(later, later))
+            except OSError:
+                pending.unlink(missing_ok=True)
+                raise
+
+    def show(self, key: str) -> None:
+        """Put what was prepared in place of the old bytes.
+
+        Needs no space and no fsync: where a power cut undoes the rename, the pending file is back and
+        start-up finishes the work.
+        """
+        self._pending(key).replace(self.path(key))
+
+    def forget(self, key: str) -> None:
+        """Drop what was prepared; the old bytes stay."""
+        self._pending(key).unlink(missing_ok=True)
+
+    def unfinished(self) -> list[str]:
+        """Return the keys that were prepared and neither shown nor forgotten."""
+        return [name.replace(",", "/") for name in os.listdir(self.root / ".pending")]
+
+    def _pending(self, key: str) -> Path:
+        # Flat, so that one listdir at start-up finds all of them. No key has a comma.
+        return self.root / ".pending" / key.replace("/", ",")
+
+
+def fsync(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Turn the ways a disk fails an honest request into errors of ours, without the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfSpace("the registry's disk is full; nothing was changed, tell its operator") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EIO):
+            raise Unavailable("the registry cannot write to its disk; nothing was changed") from error
+        raise
+
+
+def _make_folder(folder: Path, root: Path) -> None:
+    """Create a folder below `root`, its name durable in each folder above that is new."""
+    if folder.is_dir():
+        return
+    if folder.parent != root:
+        _make_folder(folder.parent, root)
+    folder.mkdir(exist_ok=True)
+    fsync(folder.parent)
+
+
+def _mtime_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

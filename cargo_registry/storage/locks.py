@@ -1,0 +1,36 @@
+"""One lock per crate, shared by every process on the data."""
+
+import fcntl
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cargo_registry.storage.disk import reporting
+
+_FILES = 256
+
+
+class Locks:
+    """Advisory locks on 256 files in `folder`; two names may share one, which costs a wait and no more."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with reporting():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Hold the lock of `name`; blocks its thread while another process or thread has it.
+
+        The kernel frees the lock when its holder dies, however it dies.
+        """
+        slot = zlib.crc32(name.encode()) % _FILES
+        with reporting():
+            descriptor = os.open(self._folder / f"{slot:02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

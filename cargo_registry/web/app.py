@@ -1,0 +1,213 @@
+"""The application: which registry a request is for, who may come in, and which handler answers.
+
+Index files and downloads are matched on the target's exact bytes, in front of every framework; the rest goes
+through Starlette's router.
+"""
+
+import asyncio
+import logging
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import unquote
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cargo_registry import download, index
+from cargo_registry.config import Config
+from cargo_registry.errors import NotFound, RegistryError, Unauthorized
+from cargo_registry.registry import Registry, Site, close_site, open_site
+from cargo_registry.web import api, auth, body, errors, pages
+from cargo_registry.web.download import Download
+from cargo_registry.web.index import Index
+
+log = logging.getLogger(__name__)
+
+_FLUSH_S = 5
+_SPOOL_AGE_S = 3600  # no upload lasts so long
+_DOWNLOAD = re.compile(rb"/+api/v1/crates/([^/]+)/([^/]+)/download/?")
+_READS = ("GET", "HEAD")
+
+
+def create_app(config: Config, url: str) -> ASGIApp:
+    """Return the application that serves `config` at the address `url`. Its lifespan opens and closes the data."""
+    return App(config, url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mounted:
+    """A registry, and what answers for it."""
+
+    registry: Registry
+    base: str  # path in front of everything: "" or "/name"
+    index: Index
+    download: Download
+    router: Router
+
+
+class App:
+    """The ASGI application."""
+
+    def __init__(self, config: Config, url: str) -> None:
+        self._config = config
+        self._url = url
+        self._site: Site | None = None
+        self._mounted: dict[str, _Mounted] = {}  # by first path segment; "" is the default registry
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        site = self._site
+        if site is None:
+            raise RuntimeError("a request came before the lifespan began")
+        raw: bytes = scope["raw_path"].partition(b"?")[0]
+        mounted, raw = self._registry_of(raw)
+        # Whether an answer has begun decides what can still be said when something fails.
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._answer(site, mounted, raw, scope, receive, sending)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if begun:
+                raise  # the server cuts the connection: never a clean end of a broken answer
+            if isinstance(error, Unauthorized):
+                response = auth.challenge(mounted.registry, error)
+            else:
+                response = errors.to_response(error)
+            if isinstance(error, RegistryError) and scope["method"] not in _READS:
+                await body.drain(Request(scope, receive))
+            await _bare(response, scope)(scope, receive, send)
+
+    async def _answer(
+        self, site: Site, mounted: _Mounted, raw: bytes, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        registry = mounted.registry
+        if raw.startswith(b"/index/") and scope["method"] in _READS:
+            auth.admit(site, registry, scope["headers"])
+            await mounted.index(scope, receive, send, raw[7:].decode("latin-1"))
+            return
+        match = _DOWNLOAD.fullmatch(raw)
+        if match and scope["method"] in _READS:
+            auth.admit(site, registry, scope["headers"])
+            name, vers = (unquote(part.decode("latin-1")) for part in match.groups())
+            await mounted.download(scope, receive, send, name, vers)
+            return
+        path = _api_path(unquote(raw.decode("latin-1"), errors="replace"))
+        if path not in ("/me", "/healthz"):
+            auth.admit(site, registry, scope["headers"])
+        await mounted.router({**scope, "path": path, "root_path": ""}, receive, send)
+
+    def _registry_of(self, raw: bytes) -> tuple[_Mounted, bytes]:
+        """Return the registry whose name is the first segment of the path, and the rest of the path.
+
+        Without such a segment it is the default registry, at the root.
+        """
+        if len(self._mounted) > 1:
+            first, slash, rest = raw.lstrip(b"/").partition(b"/")
+            mounted = self._mounted.get(first.decode("latin-1")) if first else None
+            if mounted is not None:
+                return mounted, slash + rest
+        return self._mounted[""], raw
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            try:
+                if message["type"] == "lifespan.startup":
+                    await self._open()
+                else:
+                    await self._close()
+            except Exception as error:
+                log.exception("%s failed", message["type"])
+                await send({"type": f"{message['type']}.failed", "message": str(error)})
+                return
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _open(self) -> None:
+        site = open_site(self._config, self._url)
+        self._site = site
+        for registry in site.registries.values():
+            await index.recover(registry)
+            default = registry is site.default
+            base = "" if default else registry.name
+            self._mounted[base] = _Mounted(
+                registry,
+                base,
+                Index(registry),
+                Download(registry),
+                Router(_routes(site, registry), redirect_slashes=False, default=_not_found),
+            )
+        site.default.tarballs.sweep(older_than_s=_SPOOL_AGE_S, now_s=site.now().timestamp())
+        self._flusher = asyncio.create_task(_flush_now_and_then(site))
+
+    async def _close(self) -> None:
+        if self._site is None or self._flusher is None:
+            return
+        self._flusher.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._flusher
+        await download.flush(self._site)
+        await close_site(self._site)
+
+
+def _routes(site: Site, registry: Registry) -> list[Route]:
+    """Return every route of a registry but the index and downloads, which `App` matches itself."""
+    return [
+        *api.routes(site, registry),
+        Route("/me", partial(pages.get_me, site, registry)),
+        Route("/healthz", get_healthz),
+    ]
+
+
+async def get_healthz(request: Request) -> Response:
+    """`GET /healthz`: the process answers."""
+    return PlainTextResponse("ok\n", headers={"cache-control": "no-store"})
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotFound("there is nothing at this address; the registry's index is at `/index/`")
+
+
+def _api_path(path: str) -> str:
+    """Return the path as the routes spell it: an `api` setting that ends in a slash makes `//api/v1/…`.
+
+    Never by a redirect: cargo cannot send a body twice.
+    """
+    if path.lstrip("/").startswith("api/"):
+        return "/" + path.strip("/")
+    return path
+
+
+def _bare(response: Response, scope: Scope) -> Response:
+    """Return the response without its body for HEAD."""
+    if scope["method"] == "HEAD":
+        response.body = b""
+    return response
+
+
+async def _flush_now_and_then(site: Site) -> None:
+    while True:
+        await asyncio.sleep(_FLUSH_S)
+        try:
+            await download.flush(site)
+        except RegistryError as error:
+            log.warning("download counts wait for the next flush: %s", error)

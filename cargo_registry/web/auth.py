@@ -1,0 +1,81 @@
+"""The Authorization header → Caller; and the 401 that makes cargo send one."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+
+from starlette.responses import Response
+
+from cargo_registry import tokens
+from cargo_registry.errors import Unauthorized
+from cargo_registry.registry import Registry, Site
+from cargo_registry.tokens import Caller
+from cargo_registry.web import errors
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def caller(site: Site, headers: Headers) -> Caller | None:
+    """Return who is calling; None if no Authorization header came.
+
+    cargo sends the bare token, other tools `Bearer TOKEN` or, as git and curl do, the token as the password of
+    Basic (cargo-client: `Authorization` is the token exactly as the user stored it).
+
+    Raises:
+        Unauthorized: one came, and it is not good.
+    """
+    value = next((value for name, value in headers if name == b"authorization"), None)
+    if value is None:
+        return None
+    who = tokens.authenticate(site, _secret(value.decode("latin-1")))
+    if who is None:
+        raise Unauthorized(
+            "the token is unknown, revoked or expired, or its user is disabled; get a new one "
+            "from the registry's operator and give it to `cargo login`"
+        )
+    return who
+
+
+def must(site: Site, headers: Headers) -> Caller:
+    """Return who is calling.
+
+    Raises:
+        Unauthorized: nobody we know.
+    """
+    who = caller(site, headers)
+    if who is None:
+        raise Unauthorized("this needs a token; get one from the registry's operator and run `cargo login`")
+    return who
+
+
+def admit(site: Site, registry: Registry, headers: Headers) -> None:
+    """Let the request into the registry: anybody into a public one, users into a private one.
+
+    Raises:
+        Unauthorized, Forbidden: not this caller. Both before anybody has looked whether anything exists.
+    """
+    if registry.private:
+        must(site, headers).require_registry(registry)
+
+
+def challenge(registry: Registry, error: Unauthorized) -> Response:
+    """Answer 401 so that cargo asks its credential provider, and prints where to get a token.
+
+    The quotes are needed: cargo discards an unquoted URL (cargo: http_remote.rs, `login_url`).
+    """
+    header = {"www-authenticate": f'Cargo login_url="{registry.url}/me"'}
+    return errors.respond(str(error), 401, header)
+
+
+def _secret(value: str) -> str:
+    scheme, _, rest = value.strip().partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return rest.strip()
+        case "basic":
+            try:
+                decoded = base64.b64decode(rest.strip(), validate=True).decode("utf-8", "surrogateescape")
+            except binascii.Error:
+                return ""
+            return decoded.partition(":")[2]
+    return value.strip()
