@@ -1,1 +1,1 @@
-"""What a crate is: names, versions, manifests, tarballs, index entries. Pure; no I/O but reading a given file."""
+"""What a crate is: names, versions, manifests, tarballs, index entries. Pure but for reading a given file."""

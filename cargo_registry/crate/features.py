@@ -8,7 +8,7 @@ there is an invalid version for everybody, for ever.
 from collections.abc import Iterable, Mapping, Sequence
 
 from cargo_registry.crate.names import check_feature_name, shown
-from cargo_registry.errors import InvalidManifest
+from cargo_registry.errors import InvalidManifest, InvalidName
 
 Features = Mapping[str, Sequence[str]]
 
@@ -100,7 +100,12 @@ def _check_dep_feature(
         raise InvalidManifest(
             f"the feature {shown(feature)} has the value {shown(value)} with both `dep:` and `/`; remove `dep:`"
         )
-    check_feature_name(dep_feature)
+    try:
+        check_feature_name(dep_feature)
+    except InvalidName as error:
+        raise InvalidManifest(
+            f"the feature {shown(feature)} has the wrong value {shown(value)}: {error}"
+        ) from None
     if dep.endswith("?"):
         _check_optional(feature, value, dep[:-1], optional)
     elif dep not in optional:

@@ -122,7 +122,7 @@ def parse(data: bytes, *, members: Collection[str] | None = None) -> Manifest:
         keywords=_strings(package, "keywords", "package") or [],
         categories=_strings(package, "categories", "package") or [],
         authors=_strings(package, "authors", "package") or [],
-        has_lib=lib is not None or _is_on(package, "autolib", files, "src/lib.rs"),
+        has_lib=lib is not None or _has_found_lib(package, files),
         bin_names=tuple(_bin_names(toml, package, files, name, edition)),
         proc_macro=_is_proc_macro(lib or {}),
     )
@@ -377,8 +377,8 @@ def _is_proc_macro(lib: _Table) -> bool:
     return flag or "proc-macro" in crate_types
 
 
-def _is_on(package: _Table, key: str, files: Collection[str], file: str) -> bool:
-    return _get(package, key, bool, "package") is not False and file in files
+def _has_found_lib(package: _Table, files: Collection[str]) -> bool:
+    return _get(package, "autolib", bool, "package") is not False and "src/lib.rs" in files
 
 
 def _bin_names(toml: _Table, package: _Table, files: Iterable[str], name: str, edition: str) -> Iterator[str]:

@@ -28,72 +28,23 @@ WINDOWS_DEVICES = frozenset(
 # What rustc and its libraries are or were made of: a dependency of such a name would look like the
 # toolchain's. crates.io's list (migrations 2015-03-05, 2017-04-30, 2021-02-10) without
 # `compiler-builtins`, which is a crate there, and which many crates depend on.
-_TOOLCHAIN = frozenset(
-    [
-        "alloc",
-        "arena",
-        "ast",
-        "builtins",
-        "collections",
-        "compiler_rt",
-        "compiletest",
-        "core",
-        "coretest",
-        "debug",
-        "driver",
-        "flate",
-        "fmt_macros",
-        "grammar",
-        "graphviz",
-        "macro",
-        "macros",
-        "proc_macro",
-        "rbml",
-        "rust_installer",
-        "rustbook",
-        "rustc",
-        "rustc_back",
-        "rustc_borrowck",
-        "rustc_driver",
-        "rustc_llvm",
-        "rustc_resolve",
-        "rustc_trans",
-        "rustc_typeck",
-        "rustdoc",
-        "rustllvm",
-        "rustuv",
-        "serialize",
-        "std",
-        "syntax",
-        "test",
-        "unicode",
-    ]
-)
+# fmt: off
+_TOOLCHAIN = frozenset((
+    "alloc", "arena", "ast", "builtins", "collections", "compiler_rt", "compiletest", "core", "coretest",
+    "debug", "driver", "flate", "fmt_macros", "grammar", "graphviz", "macro", "macros", "proc_macro",
+    "rbml", "rust_installer", "rustbook", "rustc", "rustc_back", "rustc_borrowck", "rustc_driver",
+    "rustc_llvm", "rustc_resolve", "rustc_trans", "rustc_typeck", "rustdoc", "rustllvm", "rustuv",
+    "serialize", "std", "syntax", "test", "unicode",
+))
+# fmt: on
 
 # First path segments of the site itself; every registry but the default one lives under its name.
-_SITE_PATHS = frozenset(
-    [
-        "about",
-        "account",
-        "admin",
-        "api",
-        "assets",
-        "crates",
-        "docs",
-        "healthz",
-        "index",
-        "login",
-        "logout",
-        "me",
-        "metrics",
-        "readyz",
-        "search",
-        "static",
-        "teams",
-        "tokens",
-        "users",
-    ]
-)
+# fmt: off
+_SITE_PATHS = frozenset((
+    "about", "account", "admin", "api", "assets", "crates", "docs", "healthz", "index", "login", "logout",
+    "me", "metrics", "readyz", "search", "static", "teams", "tokens", "users",
+))
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ MAX_SEGMENT_BYTES = 255
 _BLOCK = 512
 _PIECE = 64 * 1024  # of the packed file
 _MAX_INFLATED_PIECE = 1024 * 1024
-_MAX_EXTENSION_BYTES = 64 * 1024
+_MAX_EXTENSION_BYTES = 16 * 1024
+_MAX_PAX_RECORDS = 32
 
 _ILLEGAL_CHARS = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"|?*\\]')
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
@@ -249,9 +250,10 @@ def _entries(stream: "_Inflated") -> Iterator[_Entry]:
             )
         header, long_name, pax = _read_extensions(stream, header)
         entry = _entry(header, long_name, pax)
-        end = stream.position + entry.size + -entry.size % _BLOCK
+        end = stream.position + entry.size
         yield entry
         stream.skip(end - stream.position)
+        _check_padding(stream, entry.size)
     _check_end(stream)
 
 
@@ -302,7 +304,7 @@ def _read_extension(stream: "_Inflated", header: bytes) -> bytes:
             f"the tarball describes an entry in more than {_MAX_EXTENSION_BYTES} bytes; make it with `cargo package`"
         )
     content = stream.read(size)
-    stream.skip(-size % _BLOCK)
+    _check_padding(stream, size)
     return content
 
 
@@ -378,7 +380,7 @@ def _pax_records(content: bytes) -> dict[str, str]:
         key, equals, value = _text(record[:-1]).partition("=")
         # Some readers count, others split at line breaks.
         well_formed = equals and key and record.endswith(b"\n") and end <= len(content) and "\n" not in value
-        if not well_formed or key in records:
+        if not well_formed or key in records or len(records) == _MAX_PAX_RECORDS:
             raise InvalidTarball("the tarball has a malformed pax header; make it with `cargo package`")
         if key == "linkpath" or key.startswith("GNU.sparse."):
             raise InvalidTarball(
@@ -396,6 +398,12 @@ def _text(data: bytes) -> str:
         raise InvalidTarball(
             f"the tarball holds the name {shown(data.decode('latin-1'))}, which is not UTF-8; rename the file"
         ) from None
+
+
+def _check_padding(stream: "_Inflated", size: int) -> None:
+    """Check that the last block of a content of `size` bytes is filled up with zeros."""
+    if stream.read(-size % _BLOCK).strip(b"\0"):
+        raise InvalidTarball("the tarball holds data between its files; make it with `cargo package`")
 
 
 def _check_end(stream: "_Inflated") -> None:

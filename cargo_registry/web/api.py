@@ -4,13 +4,10 @@ Spec: https://doc.rust-lang.org/cargo/reference/registry-web-api.html
 Success bodies as cargo needs them: `ok: true` always, `msg` also on removal, never an `errors` key.
 """
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,8 +16,7 @@ from cargo_registry import owners, publish, search, yank
 from cargo_registry.errors import Invalid
 from cargo_registry.registry import Registry, Site
 from cargo_registry.web import auth, body
-
-Handler = Callable[[Site, Registry, Request], Awaitable[Response]]
+from cargo_registry.web.endpoint import route
 
 _MAX_PER_PAGE = 100
 
@@ -34,29 +30,13 @@ class OwnersBody(msgspec.Struct):
 
 def routes(site: Site, registry: Registry) -> list[Route]:
     """Return the routes of one registry, below its base path."""
-
-    def route(path: str, **handlers: Handler) -> Route:
-        """One path; its methods by name. Starlette's own 405 would know only the first of several routes."""
-
-        async def endpoint(request: Request) -> Response:
-            handler = handlers.get("GET" if request.method == "HEAD" else request.method)
-            if handler is None:
-                allowed = sorted(handlers.keys() | ({"HEAD"} if "GET" in handlers else set()))
-                raise HTTPException(
-                    HTTPStatus.METHOD_NOT_ALLOWED,
-                    f"{request.method} is not possible here, but {' or '.join(allowed)}",
-                    {"allow": ", ".join(allowed)},
-                )
-            return await handler(site, registry, request)
-
-        return Route(path, endpoint, methods=None)
-
+    here = partial(route, site, registry)
     return [
-        route("/api/v1/crates", GET=get_crates),
-        route("/api/v1/crates/new", PUT=put_new),
-        route("/api/v1/crates/{name}/owners", GET=get_owners, PUT=put_owners, DELETE=delete_owners),
-        route("/api/v1/crates/{name}/{vers}/yank", DELETE=partial(set_yanked, yanked=True)),
-        route("/api/v1/crates/{name}/{vers}/unyank", PUT=partial(set_yanked, yanked=False)),
+        here("/api/v1/crates", GET=get_crates),
+        here("/api/v1/crates/new", PUT=put_new),
+        here("/api/v1/crates/{name}/owners", GET=get_owners, PUT=put_owners, DELETE=delete_owners),
+        here("/api/v1/crates/{name}/{vers}/yank", DELETE=partial(set_yanked, yanked=True)),
+        here("/api/v1/crates/{name}/{vers}/unyank", PUT=partial(set_yanked, yanked=False)),
     ]
 
 

@@ -9,7 +9,6 @@ import logging
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
@@ -23,6 +22,7 @@ from cargo_registry.errors import NotFound, RegistryError, Unauthorized
 from cargo_registry.registry import Registry, Site, close_site, open_site
 from cargo_registry.web import api, auth, body, errors, pages
 from cargo_registry.web.download import Download
+from cargo_registry.web.endpoint import refuse_method, route
 from cargo_registry.web.index import Index
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,27 @@ class _Mounted:
     router: Router
 
 
+class _Exchange:
+    """One request and its answer: how far each has come decides what can still be said when something fails."""
+
+    __slots__ = ("_receive", "_send", "answering", "received_all")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.answering = False
+        self.received_all = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.received_all = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        self.answering = True
+        await self._send(message)
+
+
 class App:
     """The ASGI application."""
 
@@ -72,40 +93,35 @@ class App:
             raise RuntimeError("a request came before the lifespan began")
         raw: bytes = scope["raw_path"].partition(b"?")[0]
         mounted, raw = self._registry_of(raw)
-        # Whether an answer has begun decides what can still be said when something fails.
-        begun = False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        exchange = _Exchange(receive, send)
         try:
-            await self._answer(site, mounted, raw, scope, receive, sending)
+            await self._answer(site, mounted, raw, scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             return
         except Exception as error:
-            if begun:
+            if exchange.answering:
                 raise  # the server cuts the connection: never a clean end of a broken answer
             if isinstance(error, Unauthorized):
                 response = auth.challenge(mounted.registry, error)
             else:
                 response = errors.to_response(error)
-            if isinstance(error, RegistryError) and scope["method"] not in _READS:
-                await body.drain(Request(scope, receive))
+            if not exchange.received_all and scope["method"] not in _READS:
+                await body.drain(Request(scope, exchange.receive))
             await _bare(response, scope)(scope, receive, send)
 
     async def _answer(
         self, site: Site, mounted: _Mounted, raw: bytes, scope: Scope, receive: Receive, send: Send
     ) -> None:
         registry = mounted.registry
-        if raw.startswith(b"/index/") and scope["method"] in _READS:
+        if raw.startswith(b"/index/"):
             auth.admit(site, registry, scope["headers"])
+            _only_reads(scope)
             await mounted.index(scope, receive, send, raw[7:].decode("latin-1"))
             return
         match = _DOWNLOAD.fullmatch(raw)
-        if match and scope["method"] in _READS:
+        if match:
             auth.admit(site, registry, scope["headers"])
+            _only_reads(scope)
             name, vers = (unquote(part.decode("latin-1")) for part in match.groups())
             await mounted.download(scope, receive, send, name, vers)
             return
@@ -120,7 +136,7 @@ class App:
         Without such a segment it is the default registry, at the root.
         """
         if len(self._mounted) > 1:
-            first, slash, rest = raw.lstrip(b"/").partition(b"/")
+            first, slash, rest = raw[1:].partition(b"/")
             mounted = self._mounted.get(first.decode("latin-1")) if first else None
             if mounted is not None:
                 return mounted, slash + rest
@@ -169,16 +185,21 @@ class App:
         await close_site(self._site)
 
 
+def _only_reads(scope: Scope) -> None:
+    if scope["method"] not in _READS:
+        raise refuse_method(scope["method"], _READS)
+
+
 def _routes(site: Site, registry: Registry) -> list[Route]:
     """Return every route of a registry but the index and downloads, which `App` matches itself."""
     return [
         *api.routes(site, registry),
-        Route("/me", partial(pages.get_me, site, registry)),
-        Route("/healthz", get_healthz),
+        route(site, registry, "/me", GET=pages.get_me),
+        route(site, registry, "/healthz", GET=get_healthz),
     ]
 
 
-async def get_healthz(request: Request) -> Response:
+async def get_healthz(site: Site, registry: Registry, request: Request) -> Response:
     """`GET /healthz`: the process answers."""
     return PlainTextResponse("ok\n", headers={"cache-control": "no-store"})
 

@@ -62,7 +62,7 @@ class _Server(Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the worker; uvicorn raises them again when done, and the exit code is 143."""
+        """Leave signals to the worker; uvicorn would handle them as well, and raise them again at its end."""
         yield
 
 
