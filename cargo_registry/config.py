@@ -19,7 +19,7 @@ import types
 import typing
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -144,6 +144,12 @@ def _index_url(text: str) -> str:
     return text
 
 
+def _names_of_team(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_*?-]*=[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise ValueError(text)
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class ServerTable:
     """`[server]`: where the site listens and how the world reaches it."""
@@ -175,6 +181,44 @@ class ServerTable:
     )
 
 
+Strictness = Literal["off", "warn", "refuse"]
+"""What a policy rule does: nothing, tell the publisher, or refuse the publish."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTable:
+    """`[registries.NAME.policy]`: what may be published beyond what is well-formed; see `policy.rules`."""
+
+    missing_description: Strictness = setting("warn")
+    missing_license: Strictness = setting("warn")
+    license_syntax: Strictness = setting("warn")
+    license_not_allowed: Strictness = setting("refuse")
+    allowed_licenses: tuple[str, ...] = setting((), allowed='an SPDX license, such as "MIT"')
+    keywords: Strictness = setting("warn")
+    categories: Strictness = setting("warn")
+    urls: Strictness = setting("warn")
+    wildcard_requirements: Strictness = setting("warn")
+    unknown_dependencies: Strictness = setting("off")
+    misspelled_dependencies: Strictness = setting("warn")
+    dependency_registries: Strictness = setting("refuse")
+    allowed_registries: tuple[str, ...] = setting(
+        (),
+        allowed='an index URL: "sparse+https://…/" with the last slash, or the URL of a git repository',
+        check=_index_url,
+    )
+    count_limits: Strictness = setting("off")
+    max_features: int = setting(300, allowed="a whole number from 1 up", check=_between(1, 10**9))
+    max_dependencies: int = setting(500, allowed="a whole number from 1 up", check=_between(1, 10**9))
+    similar_names: Strictness = setting("warn")
+    new_names_by_publishers: Strictness = setting("off")
+    reserved_names: Strictness = setting("refuse")
+    names_of_teams: tuple[str, ...] = setting(
+        (),
+        allowed='a name pattern and the team it is kept for: "billing-*=payments"',
+        check=_names_of_team,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RegistryTable:
     """`[registries.NAME]`: one registry of the site."""
@@ -189,6 +233,7 @@ class RegistryTable:
         allowed='an index URL: "sparse+https://…/" with the last slash, or the URL of a git repository',
         check=_index_url,
     )
+    policy: PolicyTable = field(default_factory=PolicyTable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +270,10 @@ def load(file: Path | None, *, data_dir: Path, environ: Mapping[str, str]) -> Co
 
     `file` None means `config.toml` in the current folder, or only defaults if there is none.
 
-    Without any registry in the file or the environment there is one, the public `main`. With some, one of
-    them must be `server.default_registry`. A lone `[registries.secret]` is refused rather than put at the
-    root of the site: the address of a registry is in every user's `Cargo.lock` and must not move when the
-    operator adds a second one. Nor does a public `main` appear beside it that nobody asked for.
+    Without any registry in the file or the environment there is one, the public `main`. A lone
+    `[registries.secret]` is not put at the root of the site: the address of a registry is in every user's
+    `Cargo.lock` and must not move when the operator adds a second one. Nor does a public `main` appear beside
+    it that nobody asked for. Then nothing stands at the root.
 
     Raises:
         ConfigError: the file cannot be read or is no TOML; a table, key or variable is unknown; a value is
@@ -294,14 +339,14 @@ def read(
 
 def _check_together(config: Config, file: str | None) -> None:
     default = config.server.default_registry
-    if default not in config.registries:
+    if default not in config.registries and config.origins["server.default_registry"] != "default":
         first = next(iter(config.registries))
         names = ", ".join(f"`{name}`" for name in config.registries)
         origin = config.origins["server.default_registry"]
         raise ConfigError(
             (f"`{file}`: " if file else "")
             + f"No registry stands at the root of the site: `server.default_registry` is `{default}`"
-            + (" unless set" if origin == "default" else f" (from `{origin}`)")
+            + f" (from `{origin}`)"
             + f", but there is only {names}. Set"
             + f' `default_registry = "{first}"` in `[server]` or `CRG_SERVER__DEFAULT_REGISTRY={first}`,'
             + f" or add the table `[registries.{default}]`."
@@ -394,14 +439,14 @@ def _parts(table: type) -> dict[str, _Leaf | _Nested]:
     """Return what a table class may contain, by key; without fields that are no settings, as `name`."""
     hints = typing.get_type_hints(table)
     parts: dict[str, _Leaf | _Nested] = {}
-    for field in dataclasses.fields(table):
-        hint = hints[field.name]
+    for each in dataclasses.fields(table):
+        hint = hints[each.name]
         if dataclasses.is_dataclass(hint):
-            parts[field.name] = _Nested(typing.cast("type", hint), is_named=False)
-        elif "allowed" in field.metadata:
-            parts[field.name] = _leaf(hint, field)
+            parts[each.name] = _Nested(typing.cast("type", hint), is_named=False)
+        elif "allowed" in each.metadata:
+            parts[each.name] = _leaf(hint, each)
         elif typing.get_origin(hint) is Mapping and dataclasses.is_dataclass(typing.get_args(hint)[1]):
-            parts[field.name] = _Nested(typing.get_args(hint)[1], is_named=True)
+            parts[each.name] = _Nested(typing.get_args(hint)[1], is_named=True)
     return parts
 
 

@@ -6,7 +6,8 @@ do. No paths, no secrets.
 RegistryError
 ├── Invalid              400  what was sent is wrong
 │   ├── InvalidName, InvalidVersion, InvalidRequirement, InvalidManifest, InvalidTarball, InvalidPublish
-│   └── Disagreement          the publish JSON says other than the manifest
+│   ├── Disagreement          the publish JSON says other than the manifest
+│   └── Refused               well-formed, but against this registry's policy
 ├── Unauthorized         401  who are you?
 ├── Forbidden            403  you may not
 ├── NotFound             404
@@ -54,6 +55,10 @@ class InvalidPublish(Invalid):
 
 class Disagreement(Invalid):
     """The publish request's JSON says other than the manifest in the tarball."""
+
+
+class Refused(Invalid):
+    """What was published is well-formed, but this registry's policy does not allow it."""
 
 
 class Unauthorized(RegistryError):

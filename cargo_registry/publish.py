@@ -16,8 +16,10 @@ from cargo_registry.crate.entry import IndexEntry
 from cargo_registry.crate.manifest import Manifest
 from cargo_registry.crate.names import CrateName
 from cargo_registry.crate.publish_body import PublishMetadata
-from cargo_registry.db import audit, crates, owners
+from cargo_registry.db import audit, crates, owners, users
+from cargo_registry.db.users import Role
 from cargo_registry.errors import Conflict, Forbidden, Invalid, InvalidTarball, TooLarge
+from cargo_registry.policy import rules
 from cargo_registry.registry import Registry
 from cargo_registry.storage.disk import fsync, reporting
 from cargo_registry.tokens import Caller, Scope
@@ -50,45 +52,158 @@ async def publish(
 
     Raises:
         Invalid: the tarball or its manifest break a rule, or the JSON says other than the manifest.
+        Refused: well-formed, but against this registry's policy.
         Forbidden: the crate has other owners, or role or token do not go that far.
         Conflict: the version was published before, or the name is taken in another spelling.
     """
+    facts, new = await _read(registry, metadata, upload)
+    warnings = await _check_policy(registry, caller, facts, new)
+    # The key holds the checksum: what lies under it is always what its name says.
+    key = f"{registry.name}/{entry.tarball_key(new.name, new.vers, new.cksum)}"
+    await index.change(
+        registry,
+        new.name,
+        lambda tx: _list(tx, registry, caller, facts, new, upload.size),
+        tarball=index.Spooled(upload.path, key),
+    )
+    return Published(new, warnings)
+
+
+async def check(
+    registry: Registry, caller: Caller, metadata: PublishMetadata | None, upload: Upload
+) -> Published:
+    """Return or raise what `publish` would, and store nothing."""
+    facts, new = await _read(registry, metadata, upload)
+    warnings = await _check_policy(registry, caller, facts, new)
+    await registry.db.try_out(_list, registry, caller, facts, new, upload.size)
+    return Published(new, warnings)
+
+
+async def _read(
+    registry: Registry, metadata: PublishMetadata | None, upload: Upload
+) -> tuple[Manifest, IndexEntry]:
+    """Return what the tarball says: its manifest is the truth, and the JSON must agree with it."""
     facts = await asyncio.to_thread(_inspect, metadata, upload)
     if metadata is not None:
         entry.check_agreement(metadata, facts, registry.own_urls)
     new = IndexEntry.from_manifest(
         facts, cksum=upload.cksum, pubtime=registry.now(), own_urls=registry.own_urls
     )
+    return facts, new
 
-    def rows(tx: Connection) -> None:
-        crate = _claim(tx, registry, caller, new.name)
-        crates.add_version(
-            tx,
-            crate,
-            vers=new.vers,
-            cksum=new.cksum,
-            size=upload.size,
-            line=new.to_line(),
-            manifest=_facts_to_keep(facts),
-            deps=[(dep.package or dep.name, dep.registry is None) for dep in new.deps],
-            published_by=caller.user_id,
-            published_at=new.pubtime,
-        )
-        audit.record(
-            tx,
-            "publish",
-            actor=caller.login,
-            token_id=caller.token.id if caller.token else None,
-            now=new.pubtime,
-            registry=registry.name,
-            crate=crate.name,
-            vers=new.vers,
+
+def _inspect(metadata: PublishMetadata | None, upload: Upload) -> Manifest:
+    """Read the tarball and its manifest, and make the file durable. CPU and disk: in a thread."""
+    if metadata is not None:
+        name, vers = CrateName(metadata.name).text, metadata.vers
+        versions.parse(vers)
+    else:
+        facts = manifest.parse(_manifest(upload.path))
+        name, vers = facts.name, facts.version
+    found = tarball.inspect(upload.path, name, vers)
+    facts = manifest.parse(found.manifest, members=found.members)
+    fsync(upload.path)
+    return facts
+
+
+def _manifest(path: Path) -> bytes:
+    """Return the manifest of a tarball that came without cargo's JSON, which would name its top folder."""
+    for member in ("Cargo.toml", "cargo.toml"):
+        data = tarball.read_member(path, member, tarball.MAX_MANIFEST_BYTES)
+        if data is not None:
+            return data
+    raise InvalidTarball("the tarball has no `Cargo.toml`; make it with `cargo package`")
+
+
+async def _check_policy(
+    registry: Registry, caller: Caller, facts: Manifest, new: IndexEntry
+) -> Sequence[str]:
+    """Return the warnings of this registry's policy, or raise Refused."""
+
+    def look_up(db: Connection) -> rules.Facts:
+        own = {dep.package or dep.name for dep in new.deps if dep.registry is None} - {new.name.text}
+        held = crates.known_names(db, registry.name, {name.lower().replace("-", "_") for name in own})
+        spelled = {name: held.get(name.lower().replace("-", "_")) for name in sorted(own)}
+        is_new = crates.find(db, registry.name, new.name.text) is None
+        slips = rules.similar(new.name) if is_new else []
+        return rules.Facts(
+            manifest=facts,
+            entry=new,
+            policy=registry.table.policy,
+            is_new=is_new,
+            is_admin=caller.role is Role.ADMIN,
+            teams=users.teams_of(db, caller.user_id),
+            unknown=[name for name, found in spelled.items() if found is None],
+            misspelled=[(name, found) for name, found in spelled.items() if found not in (None, name)],
+            similar=sorted(crates.known_names(db, registry.name, slips).values()) if slips else [],
         )
 
-    # The key holds the checksum: what lies under it is always what its name says.
-    key = f"{registry.name}/{entry.tarball_key(new.name, new.vers, new.cksum)}"
-    await index.change(registry, new.name, rows, tarball=index.Spooled(upload.path, key))
-    return Published(new, warnings=())
+    return rules.check(await registry.db.read(look_up))
+
+
+def _list(
+    tx: Connection, registry: Registry, caller: Caller, facts: Manifest, new: IndexEntry, size: int
+) -> None:
+    """Claim the name, list the version, and write down who did it."""
+    crate = _claim(tx, registry, caller, new)
+    crates.add_version(
+        tx,
+        crate,
+        vers=new.vers,
+        cksum=new.cksum,
+        size=size,
+        line=new.to_line(),
+        manifest=_facts_to_keep(facts),
+        deps=[(dep.package or dep.name, dep.registry is None) for dep in new.deps],
+        published_by=caller.user_id,
+        published_at=new.pubtime,
+    )
+    audit.record(
+        tx,
+        "publish",
+        actor=caller.login,
+        token_id=caller.token.id if caller.token else None,
+        now=new.pubtime,
+        registry=registry.name,
+        crate=crate.name,
+        vers=new.vers,
+    )
+
+
+def _claim(tx: Connection, registry: Registry, caller: Caller, new: IndexEntry) -> crates.Crate:
+    """Return the crate that the caller may publish a version of; a new name becomes the caller's."""
+    name = new.name
+    crate, is_new = crates.claim(tx, registry.name, name, now=new.pubtime)
+    caller.require(Scope.PUBLISH_NEW if is_new else Scope.PUBLISH_UPDATE, registry, name.text)
+    if is_new:
+        owners.add_user(tx, crate.id, caller.user_id)
+    elif not owners.is_owner(tx, crate.id, caller.user_id):
+        raise Forbidden(
+            f"crate `{crate.name}` exists and `{caller.login}` is not one of its owners; "
+            f"ask an owner to run `cargo owner --add {caller.login} {crate.name}`, or choose another name"
+        )
+    if crate.name != name.text:
+        raise Conflict(f"crate was previously named `{crate.name}`; publish `{name}` under that spelling")
+    return crate
+
+
+def _facts_to_keep(facts: Manifest) -> dict[str, Any]:
+    """Return what pages and the API say of a version beside its index line."""
+    return {
+        "authors": list(facts.authors),
+        "bin_names": list(facts.bin_names),
+        "categories": list(facts.categories),
+        "description": facts.description,
+        "documentation": facts.documentation,
+        "edition": facts.edition,
+        "has_lib": facts.has_lib,
+        "homepage": facts.homepage,
+        "keywords": list(facts.keywords),
+        "license": facts.license,
+        "license_file": facts.license_file,
+        "readme": facts.readme,
+        "repository": facts.repository,
+    }
 
 
 @asynccontextmanager
@@ -121,61 +236,3 @@ def _copy(file: Path, path: Path, max_bytes: int) -> Upload:
             sha256.update(piece)
             spooled.write(piece)
     return Upload(path, sha256.hexdigest(), size)
-
-
-def _inspect(metadata: PublishMetadata | None, upload: Upload) -> Manifest:
-    """Read the tarball and its manifest, and make the file durable. CPU and disk: in a thread."""
-    if metadata is not None:
-        name, vers = CrateName(metadata.name).text, metadata.vers
-        versions.parse(vers)
-    else:
-        facts = manifest.parse(_manifest(upload.path))
-        name, vers = facts.name, facts.version
-    found = tarball.inspect(upload.path, name, vers)
-    facts = manifest.parse(found.manifest, members=found.members)
-    fsync(upload.path)
-    return facts
-
-
-def _manifest(path: Path) -> bytes:
-    """Return the manifest of a tarball that came without cargo's JSON, which would name its top folder."""
-    for member in ("Cargo.toml", "cargo.toml"):
-        data = tarball.read_member(path, member, tarball.MAX_MANIFEST_BYTES)
-        if data is not None:
-            return data
-    raise InvalidTarball("the tarball has no `Cargo.toml`; make it with `cargo package`")
-
-
-def _claim(tx: Connection, registry: Registry, caller: Caller, name: CrateName) -> crates.Crate:
-    """Return the crate that the caller may publish a version of; a new name becomes the caller's."""
-    crate, is_new = crates.claim(tx, registry.name, name, now=registry.now())
-    caller.require(Scope.PUBLISH_NEW if is_new else Scope.PUBLISH_UPDATE, registry, name.text)
-    if is_new:
-        owners.add_user(tx, crate.id, caller.user_id)
-    elif not owners.is_owner(tx, crate.id, caller.user_id):
-        raise Forbidden(
-            f"crate `{crate.name}` exists and `{caller.login}` is not one of its owners; "
-            f"ask an owner to run `cargo owner --add {caller.login} {crate.name}`, or choose another name"
-        )
-    if crate.name != name.text:
-        raise Conflict(f"crate was previously named `{crate.name}`; publish `{name}` under that spelling")
-    return crate
-
-
-def _facts_to_keep(facts: Manifest) -> dict[str, Any]:
-    """Return what pages and the API say of a version beside its index line."""
-    return {
-        "authors": list(facts.authors),
-        "bin_names": list(facts.bin_names),
-        "categories": list(facts.categories),
-        "description": facts.description,
-        "documentation": facts.documentation,
-        "edition": facts.edition,
-        "has_lib": facts.has_lib,
-        "homepage": facts.homepage,
-        "keywords": list(facts.keywords),
-        "license": facts.license,
-        "license_file": facts.license_file,
-        "readme": facts.readme,
-        "repository": facts.repository,
-    }

@@ -60,9 +60,9 @@ class Site:
     now: Callable[[], datetime]
 
     @property
-    def default(self) -> Registry:
-        """The registry at the root of the site."""
-        return self.registries[self.config.server.default_registry]
+    def root(self) -> Registry | None:
+        """The registry at the root of the site; None if every one has its name in the path."""
+        return self.registries.get(self.config.server.default_registry)
 
 
 def open_site(config: Config, url: str | None = None) -> Site:

@@ -4,7 +4,6 @@ A token is `crg_` and 192 random bits. The secret is shown once; only its SHA-25
 salt and no slow hash, as nobody can guess 192 bits.
 """
 
-import fnmatch
 import hashlib
 import re
 import secrets
@@ -15,7 +14,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
-from cargo_registry.crate.names import canonical
+from cargo_registry.crate.names import matches
 from cargo_registry.db import audit, users
 from cargo_registry.db import tokens as rows
 from cargo_registry.db.users import Role, User
@@ -64,7 +63,7 @@ class Caller:
                 f"this token lacks the scope `{scope}`, which crate `{crate}` needs here; "
                 f"use a token that has it"
             )
-        if token.crates is not None and not any(_matches(pattern, crate) for pattern in token.crates):
+        if token.crates is not None and not any(matches(pattern, crate) for pattern in token.crates):
             raise Forbidden(f"this token is not for crate `{crate}`; it covers {', '.join(token.crates)}")
 
     def require_registry(self, registry: Registry) -> None:
@@ -155,11 +154,3 @@ async def revoke(site: Site, token_id: int) -> None:
 def acting_for(user: User) -> Caller:
     """Return the caller that an operator is on behalf of an account."""
     return Caller(user.id, user.login, user.role)
-
-
-def _matches(pattern: str, crate: str) -> bool:
-    """Compare as canonical names are compared: case and `-`/`_` do not matter."""
-    # Within [a-z] the hyphen is a range; everywhere else it is a letter of the name.
-    parts = re.split(r"(\[[^\]]*\])", pattern.lower())
-    folded = "".join(part if part.startswith("[") else part.replace("-", "_") for part in parts)
-    return fnmatch.fnmatchcase(canonical(crate) or crate, folded)

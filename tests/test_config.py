@@ -43,7 +43,8 @@ def value_of(loaded: Config, key: str) -> object:
 def test_without_file_and_environment_there_is_one_public_local_registry() -> None:
     loaded = config.load(None, data_dir=DATA_DIR, environ={})
 
-    assert config.settings(loaded) == [
+    settings = [setting for setting in config.settings(loaded) if ".policy." not in setting[0]]
+    assert settings == [
         ("server.host", "127.0.0.1", "default"),
         ("server.port", 8000, "default"),
         ("server.url", None, "default"),
@@ -178,12 +179,8 @@ def test_no_public_registry_appears_beside_the_ones_asked_for() -> None:
         ("", {"CRG_REGISTRIES__SECRET__ACCESS": "auth-required"}),
     ],
 )
-def test_without_default_registry_the_error_says_what_to_set(toml: str, environ: dict[str, str]) -> None:
-    assert refusal(toml, **environ) == (
-        "`config.toml`: No registry stands at the root of the site: `server.default_registry` is `main`"
-        ' unless set, but there is only `secret`. Set `default_registry = "secret"` in `[server]` or'
-        " `CRG_SERVER__DEFAULT_REGISTRY=secret`, or add the table `[registries.main]`."
-    )
+def test_a_lone_registry_needs_no_server_table(toml: str, environ: dict[str, str]) -> None:
+    assert list(load(toml, **environ).registries) == ["secret"]
 
 
 def test_default_registry_that_is_set_must_exist() -> None:
@@ -348,7 +345,7 @@ def test_list_of_a_variable_must_be_a_toml_array() -> None:
         (
             "[registries.main]\nname = 'x'",
             "registries.main.name",
-            "; here can be `kind`, `access`, `aliases`.",
+            "; here can be `kind`, `access`, `aliases`, `policy`.",
         ),
         ("[database]", "database", "; here can be `server`, `registries`, `limits`."),
         ("data_dir = 'x'", "data_dir", "; here can be `server`, `registries`, `limits`."),

@@ -20,6 +20,9 @@ def publish(
         list[Path], typer.Argument(metavar="FILE.crate...", help="As `cargo package` makes them.")
     ],
     login: Annotated[str, typer.Option("--as", metavar="LOGIN", help="Who publishes, and owns new names.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what publishing would answer, and store nothing.")
+    ] = False,
     registry: RegistryName = None,
     config: ConfigFile = None,
     data_dir: DataDir = HERE,
@@ -33,9 +36,9 @@ def publish(
         results = []
         with Progress(f"publishing to {chosen.name}", total=len(files)) as progress:
             for file in files:
-                results.append(await _publish_one(chosen, caller, file))
+                results.append(await _publish_one(chosen, caller, file, dry_run=dry_run))
                 if not as_json:
-                    _tell(results[-1])
+                    _tell(results[-1], dry_run=dry_run)
                 progress.step(file.name)
         return results
 
@@ -44,15 +47,16 @@ def publish(
     if as_json:
         show(results)
     else:
-        say(f"{len(results) - refused} published, {refused} refused")
+        say(f"{len(results) - refused} {'would be published' if dry_run else 'published'}, {refused} refused")
     if refused:
         raise typer.Exit(1)
 
 
-async def _publish_one(registry: Registry, caller: Caller, file: Path) -> dict[str, object]:
+async def _publish_one(registry: Registry, caller: Caller, file: Path, *, dry_run: bool) -> dict[str, object]:
+    work = publishing.check if dry_run else publishing.publish
     try:
         async with publishing.taken_from(registry, file) as upload:
-            published = await publishing.publish(registry, caller, None, upload)
+            published = await work(registry, caller, None, upload)
     except RegistryError as error:
         return {"file": str(file), "crate": None, "vers": None, "warnings": [], "error": str(error)}
     return {
@@ -64,10 +68,10 @@ async def _publish_one(registry: Registry, caller: Caller, file: Path) -> dict[s
     }
 
 
-def _tell(result: dict[str, object]) -> None:
+def _tell(result: dict[str, object], *, dry_run: bool) -> None:
     if result["error"]:
         say(f"refused {result['file']}: {result['error']}")
         return
-    print(f"published {result['crate']}@{result['vers']}")
+    print(f"{'would publish' if dry_run else 'published'} {result['crate']}@{result['vers']}")
     for warning in result["warnings"]:  # type: ignore[attr-defined]
         say(f"warning: {result['crate']}@{result['vers']}: {warning}")

@@ -97,7 +97,7 @@ def _greet(config: Path | None, data_dir: Path, bootstrap: str | None, url: str)
             )
         await accounts.add_user(site, bootstrap, name=None, role=Role.ADMIN)
         secret = await tokens.create(site, bootstrap, name="bootstrap")
-        registry = site.default
+        registry = site.root or next(iter(site.registries.values()))
         lines = "".join(f"    {line}\n" for line in client_config.lines(registry).splitlines())
         return (
             f"This registry had no users. Made the admin `{bootstrap}` with a token, which is shown only this once:\n\n"

@@ -78,15 +78,18 @@ def run(file: Path | None, data_dir: Path, work: Callable[[Site], Awaitable[T]],
 
 
 def pick(site: Site, name: str | None) -> Registry:
-    """Return the registry of this name, the default one for None.
+    """Return the registry of this name; for None the one at the root of the site, or the only one there is.
 
     Raises:
-        ConfigError: the configuration names no such registry.
+        ConfigError: the configuration names no such registry, or several and none of them is the default.
     """
+    known = ", ".join(f"`{known}`" for known in site.registries)
     if name is None:
-        return site.default
+        chosen = site.root or (next(iter(site.registries.values())) if len(site.registries) == 1 else None)
+        if chosen is None:
+            raise ConfigError(f"say which registry with `--registry`; the configuration has {known}")
+        return chosen
     if name not in site.registries:
-        known = ", ".join(f"`{known}`" for known in site.registries)
         raise ConfigError(f"there is no registry `{name}`; the configuration has {known}")
     return site.registries[name]
 

@@ -111,7 +111,9 @@ class IndexDep:
             default_features=dep.default_features,
             target=dep.target,
             kind=dep.kind,
-            registry=_registry(dep.name, dep.registry_index or CRATES_IO, own_urls),
+            registry=_registry(
+                dep.name, CRATES_IO if dep.registry_index is None else dep.registry_index, own_urls
+            ),
             public=dep.public,
             artifact=dep.artifact,
             bindep_target=dep.bindep_target,
@@ -127,10 +129,10 @@ class IndexDep:
             InvalidManifest: its registry is not given by a URL.
         """
         alias = dep.explicit_name_in_toml
-        name = alias or dep.name
+        name = dep.name if alias is None else alias
         return cls(
             name=name,
-            package=dep.name if alias else None,
+            package=None if alias is None else dep.name,
             req=requirement.normal_form(dep.version_req),
             features=tuple(dep.features),
             optional=dep.optional,
@@ -385,7 +387,7 @@ def _check_registry_url(dep: str, url: str) -> None:
 
 
 def _canonical_url(url: str) -> str:
-    """Return one spelling for all spellings of an index URL; text that is no URL stays as it is."""
+    """Return one spelling for all spellings of an index URL; text that is none stays as it is."""
     bare = url.removeprefix("sparse+").removeprefix("registry+")
     try:
         parts = urlsplit(bare)
@@ -393,8 +395,8 @@ def _canonical_url(url: str) -> str:
     except ValueError:
         return url
     # urlsplit() drops line breaks and tabs without a word.
-    if not parts.hostname or not bare.isascii() or not bare.isprintable():
+    if not parts.hostname or parts.query or parts.fragment or not bare.isascii() or not bare.isprintable():
         return url
     user, at, _ = parts.netloc.rpartition("@")
     where = parts.hostname if port in {None, _DEFAULT_PORTS.get(parts.scheme)} else f"{parts.hostname}:{port}"
-    return f"{parts.scheme}://{user}{at}{where}{parts.path.rstrip('/')}{bare[len(bare.partition('?')[0]) :]}"
+    return f"{parts.scheme}://{user}{at}{where}{parts.path.rstrip('/')}"

@@ -236,16 +236,14 @@ def _deps(toml: _Table) -> Iterator[ManifestDep]:
 
 
 def _deps_for_target(tables: _Table, target: str | None) -> Iterator[ManifestDep]:
+    where = "" if target is None else f"target.{target}"
     for kind, key, old_key in _DEP_TABLES:
-        label = key if target is None else f"target.{target}.{key}"
-        table = _get(
-            tables, key if key in tables else old_key, dict, "" if target is None else f"target.{target}"
-        )
+        table = _get(tables, key if key in tables else old_key, dict, where)
         for name, value in (table or {}).items():
             dep = {"version": value} if isinstance(value, str) else value
             if not isinstance(dep, dict):
                 raise InvalidManifest(
-                    f"the dependency {shown(name)} in `[{label}]` is of the wrong type; make it a version or a table"
+                    f"the dependency {shown(name)} in `Cargo.toml` is of the wrong type; make it a version or a table"
                 )
             if not _is_only_local(dep, kind):
                 yield _dep(name, dep, kind, target)
@@ -266,7 +264,9 @@ def _dep(name: str, dep: _Table, kind: DepKind, target: str | None) -> ManifestD
     package = _get(dep, "package", str, where)
     optional = _get(dep, "optional", bool, where) or False
     # Without a version cargo takes any, and crates.io knows such crates from before cargo refused to publish them.
-    req = _get(dep, "version", str, where) or "*"
+    req = _get(dep, "version", str, where)
+    if req is None:
+        req = "*"
     default_features = _get(dep, "default-features", bool, where)
     if default_features is None:
         default_features = _get(dep, "default_features", bool, where)

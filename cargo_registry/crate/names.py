@@ -7,6 +7,7 @@ Two crates may not differ only in case or in `-` against `_`: both mean the same
 cargo itself tries the other spelling when it finds nothing. Hence the canonical form.
 """
 
+import fnmatch
 import re
 from dataclasses import dataclass
 from typing import Self
@@ -98,6 +99,14 @@ def canonical(text: str) -> str | None:
     if len(text) > MAX_CRATE_NAME_CHARS or not _CRATE.fullmatch(text):
         return None
     return text.lower().replace("-", "_")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether a shell glob such as `team-*` matches a crate's name; as in names, case and `-`/`_` are one."""
+    # Within [a-z] the hyphen is a range; everywhere else it is a letter of the name.
+    parts = re.split(r"(\[[^\]]*\])", pattern.lower())
+    folded = "".join(part if part.startswith("[") else part.replace("-", "_") for part in parts)
+    return fnmatch.fnmatchcase(name.lower().replace("-", "_"), folded)
 
 
 def check_dependency_name(name: str) -> None:

@@ -154,7 +154,7 @@ class _Paths:
             self.files.append(relative)
         else:
             self._add_listed_folder(path)
-        if relative == ".cargo-ok":
+        if relative.partition("/")[0].lower() == ".cargo-ok":
             # cargo marks a finished unpacking by a file of this name, and skips it in tarballs.
             raise InvalidTarball(
                 "the tarball holds a file `.cargo-ok`, a name that cargo keeps to itself; remove it"

@@ -1,19 +1,27 @@
 """Crates and their versions: the truth that index files are rendered from."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.exc import IntegrityError
 
 from cargo_registry.crate import versions as semver
 from cargo_registry.crate.names import CrateName, canonical, shown
 from cargo_registry.db import search
-from cargo_registry.db.schema import crates, dependencies, versions
+from cargo_registry.db.schema import (
+    crates,
+    dependencies,
+    download_days,
+    labels,
+    tombstones,
+    users,
+    versions,
+)
 from cargo_registry.errors import Conflict, NotFound
 
 
@@ -31,8 +39,18 @@ class Crate:
     description: str | None
     keywords: Sequence[str]
     categories: Sequence[str]
+    default_version: str | None  # what people see first: highest stable, if possible not yanked
     max_version: str | None  # highest that is not yanked
     max_stable_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Who published a version."""
+
+    id: int
+    login: str
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,7 @@ class Version:
     line: bytes  # index line as published
     manifest: Mapping[str, Any]
     published_at: datetime
-    published_by: int | None  # user id
+    published_by: Publisher | None
     downloads: int
 
 
@@ -60,6 +78,11 @@ class Listed:
     vers: str
     cksum: str
     size: int
+
+
+_VERSIONS = select(versions, users.c.login, users.c.name.label("user_name")).join_from(
+    versions, users, isouter=True
+)
 
 
 def find(db: Connection, registry: str, name: str) -> Crate | None:
@@ -135,8 +158,10 @@ def add_version(
     """List a version of a crate. `deps`: the real names of what it depends on, and whether in this registry.
 
     Raises:
-        Conflict: this version, whatever its build metadata, was published before; yanked ones count.
+        Conflict: this version, whatever its build metadata, was published before; yanked ones count, and so
+            do deleted ones unless the bytes are the same.
     """
+    _refuse_buried(tx, crate, vers, cksum)
     row = (
         insert(versions)
         .returning(versions.c.id)
@@ -208,10 +233,18 @@ def refresh(tx: Connection, crate: Crate, *, now: datetime) -> None:
         "description": manifest["description"],
         "keywords": json.dumps(manifest["keywords"], ensure_ascii=False),
         "categories": json.dumps(manifest["categories"], ensure_ascii=False),
+        "default_version": default,
         "max_version": semver.max_version(offered),
         "max_stable_version": stable,
     }
     tx.execute(update(crates).where(crates.c.id == crate.id).values(**values))
+    tx.execute(delete(labels).where(labels.c.crate_id == crate.id))
+    known = {("keyword", word) for word in manifest["keywords"]}
+    known |= {("category", slug) for slug in manifest["categories"]}
+    if known:
+        tx.execute(
+            insert(labels), [{"crate_id": crate.id, "kind": kind, "label": label} for kind, label in known]
+        )
     search.refresh(
         tx,
         crate.id,
@@ -223,6 +256,83 @@ def refresh(tx: Connection, crate: Crate, *, now: datetime) -> None:
     )
 
 
+def known_names(db: Connection, registry: str, canonicals: Collection[str]) -> dict[str, str]:
+    """Return, of some canonical names, those that the registry has, each with the spelling it has."""
+    query = select(crates.c.canonical, crates.c.name).where(
+        crates.c.registry == registry, crates.c.canonical.in_(canonicals)
+    )
+    return {row.canonical: row.name for row in db.execute(query)}
+
+
+def bury(tx: Connection, crate: Crate, version: Version, *, reason: str, now: datetime) -> None:
+    """Leave word that a version existed, for when it is gone."""
+    row = {
+        "registry": crate.registry,
+        "canonical": crate.canonical,
+        "vers_key": semver.without_build(version.vers),
+        "cksum": version.cksum,
+        "deleted_at": now,
+        "reason": reason,
+    }
+    tx.execute(insert_or(tombstones).values(row).on_conflict_do_nothing())
+
+
+def dependents(
+    db: Connection, crate: Crate, *, limit: int, offset: int
+) -> tuple[list[tuple[Crate, Version]], int]:
+    """Return the crates of the registry whose default version depends on this one, most downloaded first.
+
+    Each with that version; and how many there are in all. Yanked versions do not count.
+    """
+    depends = (
+        select(dependencies.c.version_id)
+        .where(dependencies.c.canonical == crate.canonical, dependencies.c.own)
+        .scalar_subquery()
+    )
+    offered = (
+        (versions.c.crate_id == crates.c.id)
+        & (versions.c.vers == crates.c.default_version)
+        & ~versions.c.yanked
+        & (crates.c.registry == crate.registry)
+        & versions.c.id.in_(depends)
+    )
+    total = db.execute(select(func.count()).select_from(crates).join(versions, offered)).scalar_one()
+    page = (
+        select(crates.c.id, versions.c.vers)
+        .join_from(crates, versions, offered)
+        .order_by(crates.c.downloads.desc(), crates.c.canonical)
+        .limit(limit)
+        .offset(offset)
+    )
+    found = []
+    for row in db.execute(page).all():
+        dependent = _crate(db.execute(select(crates).where(crates.c.id == row.id)).one())
+        found.append((dependent, get_version(db, dependent, row.vers)))
+    return found, total
+
+
+def label_counts(db: Connection, registry: str, kind: str, wanted: Collection[str]) -> dict[str, int]:
+    """Return how many crates of the registry have each of some keywords, or categories (`kind`)."""
+    query = (
+        select(labels.c.label, func.count().label("crates"))
+        .join_from(labels, crates)
+        .where(crates.c.registry == registry, labels.c.kind == kind, labels.c.label.in_(wanted))
+        .group_by(labels.c.label)
+    )
+    return {row.label: row.crates for row in db.execute(query)}
+
+
+def downloads_by_day(db: Connection, crate: Crate, *, since: date) -> list[tuple[str, date, int]]:
+    """Return (version, day, downloads) of a crate from a day on, oldest first."""
+    query = (
+        select(versions.c.vers, download_days.c.day, download_days.c.downloads)
+        .join_from(download_days, versions)
+        .where(versions.c.crate_id == crate.id, download_days.c.day >= since)
+        .order_by(download_days.c.day, versions.c.id)
+    )
+    return [(row.vers, row.day, row.downloads) for row in db.execute(query)]
+
+
 def lines(db: Connection, crate_id: int) -> list[tuple[bytes, bool]]:
     """Return the index lines of a crate as published, each with its yanked flag, oldest first."""
     query = select(versions.c.line, versions.c.yanked).where(versions.c.crate_id == crate_id)
@@ -231,7 +341,7 @@ def lines(db: Connection, crate_id: int) -> list[tuple[bytes, bool]]:
 
 def versions_of(db: Connection, crate: Crate) -> list[Version]:
     """Return the versions of a crate, oldest first."""
-    query = select(versions).where(versions.c.crate_id == crate.id).order_by(versions.c.id)
+    query = _VERSIONS.where(versions.c.crate_id == crate.id).order_by(versions.c.id)
     return [_version(row) for row in db.execute(query)]
 
 
@@ -241,7 +351,7 @@ def get_version(db: Connection, crate: Crate, vers: str) -> Version:
     Raises:
         NotFound: the crate has no such version.
     """
-    query = select(versions).where(versions.c.crate_id == crate.id, versions.c.vers == vers)
+    query = _VERSIONS.where(versions.c.crate_id == crate.id, versions.c.vers == vers)
     row = db.execute(query).first() if vers.isascii() else None
     if row is None:
         raise NotFound(f"crate `{crate.name}` does not have a version {shown(vers)}")
@@ -260,6 +370,20 @@ def listed(db: Connection, registry: str, name: str, vers: str) -> Listed | None
     )
     row = db.execute(query).first()
     return None if row is None else Listed(*row)
+
+
+def _refuse_buried(db: Connection, crate: Crate, vers: str, cksum: str) -> None:
+    query = select(tombstones.c.cksum).where(
+        tombstones.c.registry == crate.registry,
+        tombstones.c.canonical == crate.canonical,
+        tombstones.c.vers_key == semver.without_build(vers),
+    )
+    buried = db.execute(query).scalar()
+    if buried is not None and buried != cksum:
+        raise Conflict(
+            f"crate version `{crate.name}@{vers}` was published with other contents and then deleted; clients may "
+            f"still hold those, so publish under a new version number"
+        )
 
 
 def _taken(db: Connection, crate: Crate, vers: str) -> str:
@@ -281,6 +405,7 @@ def _crate(row: Any) -> Crate:
         row.description,
         json.loads(row.keywords),
         json.loads(row.categories),
+        row.default_version,
         row.max_version,
         row.max_stable_version,
     )
@@ -296,6 +421,6 @@ def _version(row: Any) -> Version:
         row.line,
         json.loads(row.manifest),
         row.published_at,
-        row.published_by,
+        None if row.login is None else Publisher(row.published_by, row.login, row.user_name),
         row.downloads,
     )

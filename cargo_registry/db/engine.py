@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import StaticPool
@@ -34,13 +34,13 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        self._writer = create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args=_CONNECT)
+        self._writer = create_engine(url("sqlite", path), poolclass=StaticPool, connect_args=_CONNECT)
         _prepare(self._writer, begin="BEGIN IMMEDIATE")
-        self._reader = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args=_CONNECT)
+        self._reader = create_async_engine(url("sqlite+aiosqlite", path), connect_args=_CONNECT)
         _prepare(self._reader.sync_engine, begin="BEGIN")
         # Stays open, so that look-ups go on while the disk is full or read-only.
         self._inline = create_engine(
-            f"sqlite:///{path}",
+            url("sqlite", path),
             poolclass=StaticPool,
             connect_args={**_CONNECT, "check_same_thread": False},
         )
@@ -49,13 +49,13 @@ class Database:
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `fn` reads, from one snapshot. For questions of some length: search, lists, pages."""
-        with _translating():
+        with translating():
             async with self._reader.connect() as connection:
                 return await connection.run_sync(fn, *args, **kwargs)
 
     def look_up(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `fn` finds by a key, at once: a hop to a thread would cost more than the look-up."""
-        with _translating(), self._inline.connect() as connection:
+        with translating(), self._inline.connect() as connection:
             return fn(connection, *args, **kwargs)
 
     async def write(
@@ -66,6 +66,19 @@ class Database:
         def run() -> T:
             with self.transaction() as tx:
                 return fn(tx, *args, **kwargs)
+
+        return await self.in_writer(run)
+
+    async def try_out(
+        self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `fn` as `write` does, and take back what it changed: for what would happen if."""
+
+        def run() -> T:
+            with self.transaction() as tx:
+                result = fn(tx, *args, **kwargs)
+                tx.rollback()
+                return result
 
         return await self.in_writer(run)
 
@@ -83,7 +96,7 @@ class Database:
         Raises:
             Unavailable: another process kept the database locked for ten seconds, or the disk is full.
         """
-        with _translating():
+        with translating():
             connection = self._writer.connect()
             try:
                 yield connection
@@ -105,6 +118,11 @@ class Database:
         self._writer.dispose()
         self._inline.dispose()
         await self._reader.dispose()
+
+
+def url(driver: str, path: Path) -> URL:
+    """Return what SQLAlchemy calls a database; put together here, as a path may hold `?` and `%`."""
+    return URL.create(driver, database=str(path))
 
 
 # `isolation_level=None`: the driver begins no transactions of its own; `_prepare` does.
@@ -132,14 +150,12 @@ def _prepare(engine: Engine, *, begin: str | None) -> None:
 
 
 @contextmanager
-def _translating() -> Iterator[None]:
+def translating() -> Iterator[None]:
     """Turn the ways a database is out of service into errors of ours; anything else is a bug."""
     try:
         yield
     except DBAPIError as error:
-        if not isinstance(error.orig, sqlite3.OperationalError):
-            raise
-        code = error.orig.sqlite_errorcode & 0xFF
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise OutOfSpace("the registry's disk is full; nothing was changed, tell its operator") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -151,4 +167,8 @@ def _translating() -> Iterator[None]:
             sqlite3.SQLITE_PERM,
         ):
             raise Unavailable("the registry cannot use its database; nothing was changed") from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise Unavailable(
+                "the registry's database is damaged; its operator must put back a backup of `registry.db`"
+            ) from error
         raise

@@ -112,6 +112,7 @@ crates = Table(
     Column("description", Text),
     Column("keywords", Text, nullable=False),  # JSON list
     Column("categories", Text, nullable=False),  # JSON list
+    Column("default_version", String),  # highest stable, else highest, if possible not yanked
     Column("max_version", String),  # highest that is not yanked
     Column("max_stable_version", String),
     UniqueConstraint("registry", "canonical"),
@@ -143,6 +144,27 @@ dependencies = Table(
     Column("position", Integer, primary_key=True),  # as in the index line
     Column("canonical", String, nullable=False, index=True),  # of the crate's real name
     Column("own", Boolean, nullable=False),  # in this registry
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("crate_id", ForeignKey("crates.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String, primary_key=True),  # keyword, category
+    Column("label", String, primary_key=True),
+    Index("ix_labels_kind_label", "kind", "label"),
+)
+
+# What was published and is gone: its number cannot be used again for other bytes.
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("registry", String, primary_key=True),
+    Column("canonical", String, primary_key=True),
+    Column("vers_key", String, primary_key=True),
+    Column("cksum", String, nullable=False),
+    Column("deleted_at", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False),
 )
 
 owners = Table(

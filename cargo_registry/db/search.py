@@ -7,9 +7,14 @@ characters inside a name. Both have crates.id as their rowid.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Boolean, Connection, text
 
+from cargo_registry.db.schema import UtcTime
+
+_PART_OF_A_NAME = re.compile(r"[a-z0-9_]{3,64}")
 _MAX_WORDS = 16  # each costs two look-ups; nobody names a crate by more
 
 
@@ -20,9 +25,35 @@ class Hit:
     id: int
     name: str
     description: str | None
+    default_version: str | None
     max_version: str | None
     max_stable_version: str | None
     downloads: int
+    created_at: datetime
+    updated_at: datetime
+    is_exact: bool  # its name is what was asked for
+
+
+_RECENT = (
+    "(SELECT ifnull(sum(download_days.downloads), 0) FROM download_days"
+    " JOIN versions ON versions.id = version_id"
+    " WHERE crate_id = crates.id AND day >= date('now', '-90 days'))"
+)
+
+SORTS = {
+    # The exact name, then names that begin so, then by rank. bm25 is negative, the better the lower; a thousand
+    # downloads weigh as much as twice the rank.
+    "relevance": (
+        "is_exact DESC, substr(canonical, 1, length(:name)) = :name DESC,"
+        " (ifnull(rank, 0) - 0.1) * (1 + downloads / (downloads + 1000.0)), downloads DESC"
+    ),
+    "alphabetical": "canonical",
+    "downloads": "downloads DESC",
+    "recent-downloads": f"{_RECENT} DESC",
+    "recent-updates": "updated_at DESC",
+    "new": "created_at DESC",
+}
+"""What results can be sorted by: crates.io's names for it, and the SQL."""
 
 
 def refresh(
@@ -56,26 +87,37 @@ def refresh(
     )
 
 
-def find(db: Connection, registry: str, query: str, *, limit: int, offset: int) -> tuple[list[Hit], int]:
-    """Return the crates that have every word of `query`, best first, and how many there are in all.
+def find(
+    db: Connection, registry: str, query: str, *, limit: int, offset: int, sort: str = "relevance"
+) -> tuple[list[Hit], int]:
+    """Return the crates that have every word of `query`, sorted by one of SORTS, and how many there are in all.
 
-    A word is found at the start of a word of the texts, or anywhere in the name. The exact name comes first,
-    then names that begin with the query, then the rest by rank weighted with downloads. No words: all crates,
-    most downloaded first.
+    A word is found at the start of a word of the texts, or anywhere in the name. No words: all crates.
     """
     words = list(dict.fromkeys(re.findall(r"[^\W_]+", query.lower())))[:_MAX_WORDS]
     values: dict[str, object] = {"registry": registry, "limit": limit, "offset": offset}
-    where = ["registry = :registry"]
+    every = []
+    # Only numbers and names of columns are put into the text; what was asked for is bound.
     for number, word in enumerate(words):
-        # Only numbers and column names are put into the text; what was asked for is bound.
         found = f"SELECT rowid FROM crate_words WHERE crate_words MATCH :word{number}"  # noqa: S608
         values[f"word{number}"] = f'"{word}"*'
         # A trigram index cannot look for less than three characters.
         if len(word) >= 3:
             found += f" UNION ALL SELECT rowid FROM crate_names WHERE crate_names MATCH :part{number}"  # noqa: S608
             values[f"part{number}"] = f'"{word}"'
-        where.append(f"id IN ({found})")
-    condition = " AND ".join(where)
+        every.append(f"id IN ({found})")
+    # The name as one would spell it: `q=foo+bar` and `q=foo-bar` mean `foo_bar`, but `foo--bar` and `foo-foo`
+    # say more than their words.
+    values["joined"] = "_".join(words)
+    values["spelled"] = spelled = re.sub(r"[\s-]", "_", query.strip().lower())
+    condition = " AND ".join(every) or "1"
+    if len(words) > 1 and _PART_OF_A_NAME.fullmatch(spelled):
+        condition = (
+            "id IN (SELECT rowid FROM crate_names WHERE crate_names MATCH :whole"  # noqa: S608
+            f" UNION ALL SELECT id FROM crates WHERE {condition})"
+        )
+        values["whole"] = f'"{spelled}"'
+    condition = f"registry = :registry AND {condition}"
     total = db.execute(text(f"SELECT count(*) FROM crates WHERE {condition}"), values).scalar_one()  # noqa: S608
 
     ranked = "SELECT id, 0.0 AS rank FROM crates WHERE 0"
@@ -86,18 +128,25 @@ def find(db: Connection, registry: str, query: str, *, limit: int, offset: int) 
             " FROM crate_words WHERE crate_words MATCH :any"
         )
         values["any"] = " OR ".join(f'"{word}"*' for word in words)
-    # The name as one would spell it for these words: `q=foo+bar` and `q=foo-bar` mean `foo_bar` exactly.
-    values["name"] = "_".join(words)
-    rows = db.execute(
-        text(
-            "SELECT id, name, description, max_version, max_stable_version, downloads"  # noqa: S608
-            f" FROM crates LEFT JOIN ({ranked}) AS ranked USING (id) WHERE {condition}"
-            " ORDER BY canonical = :name DESC,"
-            " substr(canonical, 1, length(:name)) = :name DESC,"
-            # bm25 is negative, the better the lower. A thousand downloads weigh as much as twice the rank.
-            " (ifnull(rank, 0) - 0.1) * (1 + downloads / (downloads + 1000.0)),"
-            " downloads DESC, canonical LIMIT :limit OFFSET :offset"
-        ),
-        values,
+    statement = text(
+        "SELECT id, name, description, default_version, max_version, max_stable_version, downloads,"  # noqa: S608
+        " created_at, updated_at, canonical = :name AS is_exact"
+        f" FROM crates LEFT JOIN ({ranked}) AS ranked USING (id) WHERE {condition}"
+        f" ORDER BY {SORTS[sort]}, canonical LIMIT :limit OFFSET :offset"
+    ).columns(created_at=UtcTime, updated_at=UtcTime, is_exact=Boolean)
+    return [_hit(row) for row in db.execute(statement, values)], int(total)
+
+
+def _hit(row: Any) -> Hit:
+    return Hit(
+        row.id,
+        row.name,
+        row.description,
+        row.default_version,
+        row.max_version,
+        row.max_stable_version,
+        row.downloads,
+        row.created_at,
+        row.updated_at,
+        row.is_exact,
     )
-    return [Hit(*row) for row in rows], int(total)

@@ -1,17 +1,25 @@
 """Bring a database to the schema that this code speaks."""
 
 import logging
+import sqlite3
+import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event, inspect, select, table, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, table, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from cargo_registry.db.engine import translating, url
 from cargo_registry.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+# Ten seconds in all, as long as a change waits for another one.
+_MAX_TRIES = 500
+_PAUSE_S = 0.02
 
 
 def upgrade(path: Path) -> None:
@@ -21,15 +29,24 @@ def upgrade(path: Path) -> None:
 
     Raises:
         ConfigError: a newer release has written this database.
+        Unavailable: it cannot be written to, or it is none.
     """
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"isolation_level": None})
+    with translating():
+        _upgrade(path)
+
+
+def _upgrade(path: Path) -> None:
+    engine = create_engine(
+        url("sqlite", path), poolclass=NullPool, connect_args={"isolation_level": None, "timeout": 10}
+    )
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    # Alembic reads `%` as the start of a variable.
+    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", folder)
     scripts = ScriptDirectory.from_config(config)
     # Before the listener: SQLite changes the mode only outside a transaction.
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    _use_wal(engine)
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
@@ -47,6 +64,19 @@ def upgrade(path: Path) -> None:
             log.info("upgrading the database from schema %s", found)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _use_wal(engine: Engine) -> None:
+    """Switch to WAL, which needs the database alone; here SQLite does not wait, whatever the timeout is."""
+    for patience in range(_MAX_TRIES, -1, -1):
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                return
+        except OperationalError as error:
+            if not patience or getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def _revision(connection: Connection) -> str | None:

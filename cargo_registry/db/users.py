@@ -112,6 +112,12 @@ def every_team(db: Connection) -> list[Team]:
     return [Team(row.id, row.name, _members(db, row.id)) for row in rows]
 
 
+def teams_of(db: Connection, user_id: int) -> list[str]:
+    """Return the names of the teams that an account is a member of."""
+    query = select(teams.c.name).join_from(teams, team_members).where(team_members.c.user_id == user_id)
+    return list(db.execute(query.order_by(teams.c.name_key)).scalars())
+
+
 def add_to_team(tx: Connection, name: str, logins: Sequence[str], *, now: datetime) -> Team:
     """Add accounts to a team, which is made if it is new.
 

@@ -39,11 +39,11 @@ class DiskStore:
 
     def path(self, key: str) -> Path:
         """Return where the bytes of a key are, if there are any."""
-        parts = PurePosixPath(key).parts
-        if not parts or parts[0] == "/" or ".." in parts:
+        relative = PurePosixPath(key)
+        if not relative.parts or relative.is_absolute() or ".." in relative.parts:
             # Keys come from our own code, so this is a bug and not a request to answer with 400.
             raise ValueError(f"not a key: {key!r}")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(relative)
 
     def read(self, key: str) -> bytes | None:
         """Return all the bytes, or None where the key is free."""

@@ -18,12 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cargo_registry import download, index
 from cargo_registry.config import Config
-from cargo_registry.errors import NotFound, RegistryError, Unauthorized
+from cargo_registry.errors import NotFound, RegistryError, TooMany, Unauthorized
 from cargo_registry.registry import Registry, Site, close_site, open_site
-from cargo_registry.web import api, auth, body, errors, pages
+from cargo_registry.web import api, auth, body, errors, lookups, pages
 from cargo_registry.web.download import Download
 from cargo_registry.web.endpoint import refuse_method, route
 from cargo_registry.web.index import Index
+from cargo_registry.web.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,9 @@ class App:
         self._site: Site | None = None
         self._mounted: dict[str, _Mounted] = {}  # by first path segment; "" is the default registry
         self._flusher: asyncio.Task[None] | None = None
+        self._limits = Limits(config)
+        # What belongs to no registry.
+        self._site_router = Router([Route("/healthz", get_healthz, methods=None)], default=_not_found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the lifespan."""
@@ -101,17 +105,17 @@ class App:
         except Exception as error:
             if exchange.answering:
                 raise  # the server cuts the connection: never a clean end of a broken answer
-            if isinstance(error, Unauthorized):
-                response = auth.challenge(mounted.registry, error)
-            else:
-                response = errors.to_response(error)
+            response = self._response_to(error, mounted, scope)
             if not exchange.received_all and scope["method"] not in _READS:
                 await body.drain(Request(scope, exchange.receive))
             await _bare(response, scope)(scope, receive, send)
 
     async def _answer(
-        self, site: Site, mounted: _Mounted, raw: bytes, scope: Scope, receive: Receive, send: Send
+        self, site: Site, mounted: _Mounted | None, raw: bytes, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        if mounted is None:
+            await self._site_router({**scope, "root_path": ""}, receive, send)
+            return
         registry = mounted.registry
         if raw.startswith(b"/index/"):
             auth.admit(site, registry, scope["headers"])
@@ -126,21 +130,30 @@ class App:
             await mounted.download(scope, receive, send, name, vers)
             return
         path = _api_path(unquote(raw.decode("latin-1"), errors="replace"))
-        if path not in ("/me", "/healthz"):
+        if path != "/me":
             auth.admit(site, registry, scope["headers"])
         await mounted.router({**scope, "path": path, "root_path": ""}, receive, send)
 
-    def _registry_of(self, raw: bytes) -> tuple[_Mounted, bytes]:
+    def _registry_of(self, raw: bytes) -> tuple[_Mounted | None, bytes]:
         """Return the registry whose name is the first segment of the path, and the rest of the path.
 
-        Without such a segment it is the default registry, at the root.
+        Without such a segment it is the one at the root; None: the site itself, or nothing.
         """
-        if len(self._mounted) > 1:
-            first, slash, rest = raw[1:].partition(b"/")
-            mounted = self._mounted.get(first.decode("latin-1")) if first else None
-            if mounted is not None:
-                return mounted, slash + rest
-        return self._mounted[""], raw
+        first, slash, rest = raw[1:].partition(b"/")
+        mounted = self._mounted.get(first.decode("latin-1")) if first else None
+        if mounted is not None:
+            return mounted, slash + rest
+        return (None if raw == b"/healthz" else self._mounted.get("")), raw
+
+    def _response_to(self, error: Exception, mounted: _Mounted | None, scope: Scope) -> Response:
+        if isinstance(error, Unauthorized) and mounted is not None:
+            if auth.is_tried(scope["headers"]):
+                try:
+                    self._limits.failed_authentication(scope)
+                except TooMany as too_many:
+                    return errors.to_response(too_many)
+            return auth.challenge(mounted.registry, error)
+        return errors.to_response(error)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -163,16 +176,15 @@ class App:
         self._site = site
         for registry in site.registries.values():
             await index.recover(registry)
-            default = registry is site.default
-            base = "" if default else registry.name
+            base = "" if registry is site.root else registry.name
             self._mounted[base] = _Mounted(
                 registry,
                 base,
                 Index(registry),
                 Download(registry),
-                Router(_routes(site, registry), redirect_slashes=False, default=_not_found),
+                Router(_routes(site, registry, self._limits), redirect_slashes=False, default=_not_found),
             )
-        site.default.tarballs.sweep(older_than_s=_SPOOL_AGE_S, now_s=site.now().timestamp())
+            registry.tarballs.sweep(older_than_s=_SPOOL_AGE_S, now_s=site.now().timestamp())
         self._flusher = asyncio.create_task(_flush_now_and_then(site))
 
     async def _close(self) -> None:
@@ -190,17 +202,19 @@ def _only_reads(scope: Scope) -> None:
         raise refuse_method(scope["method"], _READS)
 
 
-def _routes(site: Site, registry: Registry) -> list[Route]:
+def _routes(site: Site, registry: Registry, limits: Limits) -> list[Route]:
     """Return every route of a registry but the index and downloads, which `App` matches itself."""
     return [
-        *api.routes(site, registry),
+        *api.routes(site, registry, limits),
+        *lookups.routes(site, registry),
         route(site, registry, "/me", GET=pages.get_me),
-        route(site, registry, "/healthz", GET=get_healthz),
     ]
 
 
-async def get_healthz(site: Site, registry: Registry, request: Request) -> Response:
+async def get_healthz(request: Request) -> Response:
     """`GET /healthz`: the process answers."""
+    if request.method not in _READS:
+        raise refuse_method(request.method, _READS)
     return PlainTextResponse("ok\n", headers={"cache-control": "no-store"})
 
 

@@ -36,6 +36,11 @@ def caller(site: Site, headers: Headers) -> Caller | None:
     return who
 
 
+def is_tried(headers: Headers) -> bool:
+    """Return whether a token came. Coming without one is no failure: every cold cargo begins so."""
+    return any(name == b"authorization" for name, _ in headers)
+
+
 def must(site: Site, headers: Headers) -> Caller:
     """Return who is calling.
 

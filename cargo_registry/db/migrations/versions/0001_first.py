@@ -72,6 +72,7 @@ def upgrade() -> None:
         sa.Column("description", sa.Text),
         sa.Column("keywords", sa.Text, nullable=False),
         sa.Column("categories", sa.Text, nullable=False),
+        sa.Column("default_version", sa.String),
         sa.Column("max_version", sa.String),
         sa.Column("max_stable_version", sa.String),
         sa.PrimaryKeyConstraint("id", name="pk_crates"),
@@ -109,6 +110,25 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_dependencies_canonical", "dependencies", ["canonical"])
+    op.create_table(
+        "labels",
+        sa.Column("crate_id", sa.Integer, nullable=False),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("label", sa.String, nullable=False),
+        sa.PrimaryKeyConstraint("crate_id", "kind", "label", name="pk_labels"),
+        sa.ForeignKeyConstraint(["crate_id"], ["crates.id"], "fk_labels_crate_id", ondelete="CASCADE"),
+    )
+    op.create_index("ix_labels_kind_label", "labels", ["kind", "label"])
+    op.create_table(
+        "tombstones",
+        sa.Column("registry", sa.String, nullable=False),
+        sa.Column("canonical", sa.String, nullable=False),
+        sa.Column("vers_key", sa.String, nullable=False),
+        sa.Column("cksum", sa.String, nullable=False),
+        sa.Column("deleted_at", sa.DateTime, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("registry", "canonical", "vers_key", name="pk_tombstones"),
+    )
     op.create_table(
         "owners",
         sa.Column("id", sa.Integer, nullable=False),
