@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from cargo_registry.errors import (
     Conflict,
+    Damaged,
     Forbidden,
     Invalid,
     NotFound,
@@ -33,6 +34,7 @@ STATUS: dict[type[RegistryError], HTTPStatus] = {
     Conflict: HTTPStatus.CONFLICT,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooMany: HTTPStatus.TOO_MANY_REQUESTS,
+    Damaged: HTTPStatus.INTERNAL_SERVER_ERROR,
     OutOfSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
