@@ -3,6 +3,7 @@
 A crate's file holds one JSON line per version, exactly as cargo gets it, and can be deleted and rebuilt.
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from cargo_registry.db import crates
 from cargo_registry.registry import Registry
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,14 @@ def _change(
             if tarball is not None and stored:
                 registry.tarballs.delete(tarball.key)
             raise
-        registry.index_files.show(key)
-        if then is not None:
-            then(result)
+        try:
+            registry.index_files.show(key)
+        except OSError as error:
+            # It has happened, so it is not answered with an error. The disk failed within these microseconds.
+            log.error("%s is changed, but its index file is shown only after the next start: %s", name, error)
+        else:
+            if then is not None:
+                then(result)
         return result
 
 
