@@ -69,7 +69,7 @@ def run(file: Path | None, data_dir: Path, work: Callable[[Site], Awaitable[T]],
     `url` is where a server listens, if that is known.
     """
     settings = load(file, data_dir)
-    is_new, where = not (data_dir / "registry.db").exists(), data_dir.absolute()
+    is_new = not (data_dir / "registry.db").exists()
     folder = data_dir.absolute()
 
     async def session() -> T:
