@@ -76,7 +76,8 @@ def open_site(config: Config, url: str | None = None) -> Site:
     """
     with reporting():
         config.data_dir.mkdir(parents=True, exist_ok=True)
-    url = config.server.url or url or f"http://{_authority(config.server.host, config.server.port)}"
+    scheme = "https" if config.server.tls.certificate else "http"
+    url = config.server.url or url or f"{scheme}://{_authority(config.server.host, config.server.port)}"
     database = config.data_dir / "registry.db"
     upgrade.upgrade(database)
     db = Database(database)
