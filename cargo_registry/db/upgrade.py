@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from cargo_registry.db.engine import translating, url
 from cargo_registry.errors import ConfigError
-from cargo_registry.storage.disk import fsync
+from cargo_registry.storage.disk import fsync, reporting
 
 log = logging.getLogger(__name__)
 
@@ -96,13 +96,21 @@ def _use_wal(engine: Engine) -> None:
 def copy(source: Path, target: Path) -> None:
     """Copy a database as it is at one moment, while others use it; `target` appears whole or not at all."""
     partial = target.with_name(f"{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
-        old.backup(new)
-    partial.chmod(0o600)
-    fsync(partial)
-    partial.replace(target)
-    fsync(target.parent)
+    with translating(), reporting():
+        partial.unlink(missing_ok=True)
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
+            old.backup(new)
+        partial.chmod(0o600)
+        fsync(partial)
+        partial.replace(target)
+        fsync(target.parent)
+
+
+def lay_up(path: Path) -> None:
+    """Make a database that nobody has open one file, which can also be read where nothing can be written."""
+    with translating(), closing(sqlite3.connect(path)) as connection:
+        # One in WAL mode wants to make two more files beside itself.
+        connection.execute("PRAGMA journal_mode=DELETE")
 
 
 def _revision(connection: Connection) -> str | None:

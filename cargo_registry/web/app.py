@@ -185,7 +185,11 @@ class App:
         site = open_site(self._config, self._url)
         self._site = site
         for registry in site.registries.values():
-            await index.recover(registry)
+            try:
+                await index.recover(registry)
+            except RegistryError as error:
+                # Reads go on, on a disk that is read-only too; the crate's next change finds what is left.
+                log.error("index files that a crash left unfinished wait: %s", error)
             base = "" if registry is site.root else registry.name
             self._mounted[base] = _Mounted(
                 registry,
@@ -206,8 +210,12 @@ class App:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await download.flush(self._site)
-        await close_site(self._site)
+        try:
+            await download.flush(self._site)
+        except RegistryError as error:
+            log.warning("the last download counts are lost: %s", error)
+        finally:
+            await close_site(self._site)
 
 
 def _only_reads(scope: Scope) -> None:
