@@ -2,89 +2,18 @@
 
 import contextlib
 import os
-import select
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from served import Cargo, Serve, package, until
 
 BOTH = pytest.mark.parametrize("implementation", ["granian", "uvicorn"])
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
 needs_cargo = pytest.mark.skipif(shutil.which("cargo") is None, reason="no cargo here")
-
-
-class Served:
-    """`cargo-registry serve` on a free port."""
-
-    def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
-        self.process = process
-        self._stderr = stderr
-        assert process.stdout is not None
-        readable, _, _ = select.select([process.stdout], [], [], 20)
-        line = os.read(process.stdout.fileno(), 1000).decode() if readable else ""
-        self.url = line.removeprefix("listening on ").strip()
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    def stderr(self) -> str:
-        return self._stderr.read_text()
-
-    def handshake(
-        self,
-        alpn: list[str] | None = None,
-        trusted: Path | None = None,
-        newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
-    ) -> ssl.SSLSocket:
-        context = ssl.create_default_context(cafile=trusted)
-        if trusted is None:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.maximum_version = newest
-        if alpn:
-            context.set_alpn_protocols(alpn)
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        return context.wrap_socket(plain, server_hostname="127.0.0.1")
-
-    def certificate(self) -> bytes:
-        with self.handshake() as connection:
-            return connection.getpeercert(binary_form=True) or b""
-
-
-Serve = Callable[..., Served]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str, settings: str = "") -> Served:
-        config = tmp_path / "config.toml"
-        config.write_text(settings)
-        stderr = tmp_path / f"stderr {len(started)}"
-        command = [sys.executable, "-m", "cargo_registry", "serve", "--port", "0", "--config", str(config)]
-        with stderr.open("wb") as file:
-            process = subprocess.Popen(
-                [*command, "--data-dir", str(tmp_path / "data"), *arguments],
-                stdout=subprocess.PIPE,
-                stderr=file,
-                start_new_session=True,
-            )
-        started.append(process)
-        return Served(process, stderr)
-
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 # What certbot, older openssl and `openssl ecparam` write.
@@ -112,13 +41,6 @@ def make_pair(folder: Path, key: str = KEYS["sec1"], name: str = "server") -> tu
 
 def tls_settings(certificate: Path, key: Path, more: str = "") -> str:
     return f'[server.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n{more}\n'
-
-
-def until(claim: Callable[[], bool], within_s: float = 25) -> None:
-    end = time.monotonic() + within_s
-    while not claim():
-        assert time.monotonic() < end, "did not come true in time"
-        time.sleep(0.05)
 
 
 @needs_openssl
@@ -226,43 +148,12 @@ def test_self_signed_certificate_is_kept_and_fits_this_machine(serve: Serve, tmp
 @needs_cargo
 @pytest.mark.parametrize("toolchain", ["stable", "nightly"])
 def test_cargo_publishes_and_fetches_over_http2(serve: Serve, tmp_path: Path, toolchain: str) -> None:
-    rustup = shutil.which("rustup")
-    if rustup is None or toolchain not in subprocess.check_output([rustup, "toolchain", "list"], text=True):
-        pytest.skip(f"no {toolchain} toolchain here")
     served = serve("--self-signed", "--bootstrap", "ann")
-    until(lambda: "crg_" in served.stderr())
-    token = next(line.strip() for line in served.stderr().splitlines() if line.strip().startswith("crg_"))
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "config.toml").write_text(
-        f'[registries.main]\nindex = "sparse+{served.url}/index/"\n'
-        f'[http]\ncainfo = "{tmp_path}/data/tls/self-signed.pem"\ndebug = true\n'
-    )
-    environment = {
-        **os.environ,
-        "CARGO_HOME": str(home),
-        "CARGO_REGISTRIES_MAIN_TOKEN": token,
-        "CARGO_LOG": "network=debug",
-    }
-
-    def cargo(*arguments: str, at: Path) -> str:
-        command = ["cargo", f"+{toolchain}", *arguments]
-        done = subprocess.run(command, cwd=at, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    package(tmp_path / "one", "one", "")
-    cargo("publish", "--registry", "main", "--no-verify", at=tmp_path / "one")
-    package(tmp_path / "two", "two", '[dependencies]\none = { version = "1", registry = "main" }\n')
-    said = cargo("fetch", at=tmp_path / "two")
-    assert "HTTP/2" in said
-    cargo("publish", "--registry", "main", "--no-verify", at=tmp_path / "two")
-
-
-def package(folder: Path, name: str, more: str) -> None:
-    (folder / "src").mkdir(parents=True)
-    (folder / "src" / "lib.rs").write_text("")
-    (folder / "Cargo.toml").write_text(
-        f'[package]\nname = "{name}"\nversion = "1.0.0"\nedition = "2021"\ndescription = "x"\nlicense = "MIT"\n'
-        f"{more}"
-    )
+    trust = f'[http]\ncainfo = "{tmp_path}/data/tls/self-signed.pem"\ndebug = true\n'
+    index = f"sparse+{served.url}/index/"
+    cargo = Cargo(tmp_path / "cargo", index, served.token(), more=trust, toolchain=toolchain)
+    cargo.publish(tmp_path / "one", "one")
+    two = tmp_path / "two"
+    package(two, "two", '[dependencies]\none = { version = "1", registry = "main" }\n')
+    assert "HTTP/2" in cargo.run("fetch", at=two, CARGO_LOG="network=debug")
+    cargo.run("publish", "--registry", "main", "--no-verify", at=two)
