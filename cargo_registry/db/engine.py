@@ -69,10 +69,21 @@ class Database:
     def remembered(
         self, fn: Callable[Concatenate[Connection, P], T | None], *args: P.args, **kwargs: P.kwargs
     ) -> T | None:
-        """Return what `look_up` finds, from memory while no process has committed anything since.
+        """Return what `look_up` finds, from `memory` if it is there. That there is nothing is not remembered."""
+        memory = self.memory()
+        key = (fn, *args)
+        found: T | None = memory.get(key)
+        if found is None:
+            found = self.look_up(fn, *args, **kwargs)
+            if found is not None:
+                memory[key] = found
+        return found
 
-        So a token that was revoked is unknown at once, whoever revoked it. That there is nothing is not
-        remembered. https://sqlite.org/pragma.html#pragma_data_version
+    def memory(self) -> dict[tuple[object, ...], Any]:
+        """Return what has been found since any process committed anything; it is emptied when one does.
+
+        Hence a token that was revoked is unknown at once, whoever revoked it. What is put in must have been
+        asked for after this call. https://sqlite.org/pragma.html#pragma_data_version
         """
         try:
             seen: int = self._watch.execute("PRAGMA data_version").fetchone()[0]
@@ -82,13 +93,7 @@ class Database:
         if seen != self._seen or len(self._memory) >= _MAX_REMEMBERED:
             self._memory.clear()
             self._seen = seen
-        key = (fn, *args)
-        found: T | None = self._memory.get(key)
-        if found is None:
-            found = self.look_up(fn, *args, **kwargs)
-            if found is not None:
-                self._memory[key] = found
-        return found
+        return self._memory
 
     async def write(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
