@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from served import Serve, Served
+
+from tests.serving.served import Serve, Served
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from served import Cargo, Serve, Served, run
+
+from tests.serving.served import Cargo, Serve, Served, run
 
 BOTH = pytest.mark.parametrize("implementation", ["granian", "uvicorn"])
 CLOSED = '[registries.main]\naccess = "auth-required"\n'

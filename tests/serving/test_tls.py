@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from served import Cargo, Serve, package, until
+
+from tests.serving.served import Cargo, Serve, package, until
 
 BOTH = pytest.mark.parametrize("implementation", ["granian", "uvicorn"])
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
