@@ -1,9 +1,10 @@
 """A registry and the site that serves it: values that every verb takes first. No behaviour here."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import Any
 
 from cargo_registry.config import Config, RegistryTable
 from cargo_registry.crate.entry import OwnUrls
@@ -37,6 +38,9 @@ class Registry:
     locks: Locks  # one per crate
     uses: Uses
     now: Callable[[], datetime]
+    waiting: deque[
+        Any
+    ]  # changes of `index` that the writer thread has not begun; of all registries of a site
 
     @property
     def index_url(self) -> str:
@@ -91,6 +95,7 @@ def open_site(config: Config, url: str | None = None) -> Site:
     tarballs = DiskStore(config.data_dir / "crates_storage")
     locks = Locks(config.data_dir / "index_data" / ".locks")
     uses = Uses()
+    waiting: deque[Any] = deque()
 
     def registry(table: RegistryTable) -> Registry:
         base = url if table.name == config.server.default_registry else f"{url}/{table.name}"
@@ -106,6 +111,7 @@ def open_site(config: Config, url: str | None = None) -> Site:
             locks=locks,
             uses=uses,
             now=_now,
+            waiting=waiting,
         )
 
     registries = {name: registry(table) for name, table in config.registries.items()}
@@ -115,6 +121,9 @@ def open_site(config: Config, url: str | None = None) -> Site:
 async def close_site(site: Site) -> None:
     """Close what `open_site` opened; what is being written is finished first."""
     await site.db.close()
+    for registry in site.registries.values():
+        registry.index_files.close()
+        registry.tarballs.close()
 
 
 def _now() -> datetime:

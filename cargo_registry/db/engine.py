@@ -28,7 +28,7 @@ T = TypeVar("T")
 _BUSY_TIMEOUT_S = 10
 _MAX_REMEMBERED = 10_000  # answers to look-ups, about half a kilobyte each
 # With the wait above it must stay below the 30 s after which cargo gives up on an answer.
-_MAX_QUEUE_S = 15
+MAX_QUEUE_S = 15
 
 
 class Database:
@@ -130,11 +130,15 @@ class Database:
         asked = time.monotonic()
 
         def in_time() -> T:
-            if time.monotonic() - asked > _MAX_QUEUE_S:
+            if time.monotonic() - asked > MAX_QUEUE_S:
                 raise Unavailable("the registry's database is busy; nothing was changed, try again")
             return work()
 
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, in_time))
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Have work done in the writer thread after what it has to do already; the work raises nothing."""
+        self._thread.submit(work)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
