@@ -11,6 +11,7 @@ from cargo_registry.crate.entry import OwnUrls
 from cargo_registry.db import upgrade
 from cargo_registry.db.engine import Database
 from cargo_registry.errors import ConfigError
+from cargo_registry.gate import Reader
 from cargo_registry.storage.disk import DiskStore, reporting
 from cargo_registry.storage.locks import Locks
 
@@ -38,9 +39,9 @@ class Registry:
     locks: Locks  # one per crate
     uses: Uses
     now: Callable[[], datetime]
-    waiting: deque[
-        Any
-    ]  # changes of `index` that the writer thread has not begun; of all registries of a site
+    reader: Reader | None  # of uploads; None: a thread reads them
+    # Changes of `index` that the writer thread has not begun; of all registries of a site.
+    waiting: deque[Any]
 
     @property
     def index_url(self) -> str:
@@ -70,7 +71,7 @@ class Site:
         return self.registries.get(self.config.server.default_registry)
 
 
-def open_site(config: Config, url: str | None = None) -> Site:
+def open_site(config: Config, url: str | None = None, reader: Reader | None = None) -> Site:
     """Open the data under `config.data_dir`, made and migrated as needed. `close_site` when done.
 
     `url` is the address the server listens on; `server.url` of the configuration goes before it.
@@ -111,6 +112,7 @@ def open_site(config: Config, url: str | None = None) -> Site:
             locks=locks,
             uses=uses,
             now=_now,
+            reader=reader,
             waiting=waiting,
         )
 
@@ -120,6 +122,9 @@ def open_site(config: Config, url: str | None = None) -> Site:
 
 async def close_site(site: Site) -> None:
     """Close what `open_site` opened; what is being written is finished first."""
+    for registry in site.registries.values():
+        if registry.reader is not None:
+            await registry.reader.close()
     await site.db.close()
     for registry in site.registries.values():
         registry.index_files.close()

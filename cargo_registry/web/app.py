@@ -20,6 +20,7 @@ from cargo_registry import download, index, upkeep
 from cargo_registry.config import Config
 from cargo_registry.db import upkeep as upkeep_rows
 from cargo_registry.errors import NotFound, RegistryError, TooMany, Unauthorized
+from cargo_registry.gate import Reader
 from cargo_registry.registry import Registry, Site, close_site, open_site
 from cargo_registry.web import api, auth, body, errors, lookups, pages
 from cargo_registry.web.download import Download
@@ -215,7 +216,7 @@ class App:
         return answer({"status": status, "damaged_tarballs": damaged})
 
     async def _open(self) -> None:
-        site = open_site(self._config, self._url)
+        site = open_site(self._config, self._url, Reader())
         self._site = site
         for registry in site.registries.values():
             try:

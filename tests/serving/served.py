@@ -39,12 +39,14 @@ class Served:
         until(lambda: "crg_" in self.stderr())
         return next(line.strip() for line in self.stderr().splitlines() if line.strip().startswith("crg_"))
 
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    def ask(
+        self, path: str, method: str = "GET", body: bytes | None = None, /, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers in lower case, and body; over plain HTTP."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         with contextlib.closing(connection):
             named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, headers=named)
+            connection.request(method, path, body, named)
             response = connection.getresponse()
             fields = {name.lower(): value for name, value in response.getheaders() if name.lower() != "date"}
             return response.status, fields, response.read()
