@@ -4,6 +4,7 @@ A crate's file holds one JSON line per version, exactly as cargo gets it, and ca
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,8 @@ from cargo_registry.errors import Unavailable
 from cargo_registry.registry import Registry
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 # Changes that share a COMMIT. More would keep the first of them, and other processes, waiting.
 _MAX_GROUP = 64
@@ -106,10 +109,12 @@ class _Change:
             self.registry.index_files.show(self.key)
             if self.then is not None:
                 self.then(self.result)
-        except BaseException as error:
-            self.done.set_exception(error)
-        else:
-            self.done.set_result(self.result)
+        except OSError as error:
+            # It has happened, so it is not answered with an error. The disk failed within these microseconds.
+            log.error(
+                "%s is changed, but its index file is shown only after the next start: %s", self.name, error
+            )
+        self.done.set_result(self.result)
 
 
 def _change_waiting(registry: Registry) -> None:

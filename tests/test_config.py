@@ -493,7 +493,7 @@ def test_bare_numbers_travel_with_their_unit() -> None:
 
 @dataclass(frozen=True, slots=True)
 class TlsTable:
-    cert: Path | None = config.setting(None, unset="no TLS", allowed="a file", check=Path)  # noqa: RUF009 - it returns a field
+    cert: Path | None = config.setting(None, unset="no TLS", allowed="a file", check=Path)
     versions: tuple[int, ...] = config.setting((12, 13))
 
 
@@ -579,7 +579,7 @@ def test_whole_number_is_a_number() -> None:
 def test_type_that_toml_does_not_have_needs_a_check() -> None:
     @dataclass(frozen=True, slots=True)
     class WrongTable:
-        file: Path | None = config.setting(None)  # noqa: RUF009 - it returns a field
+        file: Path | None = config.setting(None)
 
     @dataclass(frozen=True, slots=True)
     class Wrong:

@@ -108,12 +108,12 @@ class DiskStore:
                 self.sync(touched)
 
     def sweep(self, *, older_than_s: float, now_s: float) -> None:
-        """Remove uploads that a crash left in the spool."""
+        """Remove uploads that a crash left in the spool, if the disk lets us: the next start tries again."""
         for path in (self.root / ".spool").iterdir():
             try:
                 if path.stat().st_mtime < now_s - older_than_s:
                     path.unlink()
-            except FileNotFoundError:
+            except OSError:
                 continue
 
     # Index files: prepared before the COMMIT, shown after it.
