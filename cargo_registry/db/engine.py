@@ -69,7 +69,11 @@ class Database:
     def remembered(
         self, fn: Callable[Concatenate[Connection, P], T | None], *args: P.args, **kwargs: P.kwargs
     ) -> T | None:
-        """Return what `look_up` finds, from `memory` if it is there. That there is nothing is not remembered."""
+        """Return what `look_up` finds, from `memory` if it is there.
+
+        Positional arguments say what; keywords must not change the answer to that but in ways that the caller
+        looks at as well, as the time does. That there is nothing is not remembered.
+        """
         memory = self.memory()
         key = (fn, *args)
         found: T | None = memory.get(key)
