@@ -92,7 +92,7 @@ def authenticate(site: Site, secret: str, *, address: str | None = None) -> Call
     """
     now = site.now()
     sha256 = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-    holder = site.db.remembered(rows.holder, sha256, now=now)
+    holder = site.db.remembered(rows.holder, sha256)
     if holder is None or (holder.token.expires_at is not None and holder.token.expires_at <= now):
         return None
     site.uses.tokens[holder.token.id] = now
