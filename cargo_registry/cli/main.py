@@ -10,6 +10,7 @@ import typer
 from cargo_registry.cli import (
     config,
     crate,
+    downloads,
     importing,
     index,
     owner,
@@ -44,6 +45,7 @@ app.add_typer(owner.app, name="owner")
 app.add_typer(crate.app, name="crate")
 app.add_typer(index.app, name="index")
 app.add_typer(config.app, name="config")
+app.add_typer(downloads.app, name="downloads")
 
 
 def _version(wanted: bool) -> None:

@@ -17,8 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from cargo_registry.errors import OutOfSpace, RegistryError, Unavailable
 
@@ -26,6 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_S = 10
+_READERS = 4
 _MAX_REMEMBERED = 10_000  # answers to look-ups, about half a kilobyte each
 # With the wait above it must stay below the 30 s after which cargo gives up on an answer.
 MAX_QUEUE_S = 15
@@ -40,8 +40,13 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._writer = create_engine(url("sqlite", path), poolclass=StaticPool, connect_args=_CONNECT)
         _prepare(self._writer, begin="BEGIN IMMEDIATE")
-        self._reader = create_async_engine(url("sqlite+aiosqlite", path), connect_args=_CONNECT)
-        _prepare(self._reader.sync_engine, begin="BEGIN")
+        # Threads of our own, one hop for a whole question: aiosqlite hops for each statement, and a publish or a
+        # search asks eight.
+        self._reader = create_engine(
+            url("sqlite", path), poolclass=QueuePool, pool_size=_READERS, connect_args=_CONNECT
+        )
+        _prepare(self._reader, begin="BEGIN")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
         # Stays open, so that look-ups go on while the disk is full or read-only.
         self._inline = create_engine(
             url("sqlite", path),
@@ -57,24 +62,25 @@ class Database:
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `fn` reads, from one snapshot. For questions of some length: search, lists, pages."""
-        with translating():
-            async with self._reader.connect() as connection:
-                return await connection.run_sync(fn, *args, **kwargs)
+
+        def run() -> T:
+            with translating(), self._reader.connect() as connection:
+                return fn(connection, *args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
     def look_up(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `fn` finds by a key, at once: a hop to a thread would cost more than the look-up."""
         with translating(), self._inline.connect() as connection:
             return fn(connection, *args, **kwargs)
 
-    def remembered(
-        self, fn: Callable[Concatenate[Connection, P], T | None], *args: P.args, **kwargs: P.kwargs
-    ) -> T | None:
+    def remembered(self, fn: Callable[..., T | None], *args: object) -> T | None:
         """Return what `look_up` finds, from `memory` if it is there. That there is nothing is not remembered."""
         memory = self.memory()
         key = (fn, *args)
         found: T | None = memory.get(key)
         if found is None:
-            found = self.look_up(fn, *args, **kwargs)
+            found = self.look_up(fn, *args)
             if found is not None:
                 memory[key] = found
         return found
@@ -169,7 +175,8 @@ class Database:
         self._writer.dispose()
         self._inline.dispose()
         self._watch.close()
-        await self._reader.dispose()
+        await asyncio.to_thread(self._readers.shutdown)
+        self._reader.dispose()
 
 
 def url(driver: str, path: Path) -> URL:
