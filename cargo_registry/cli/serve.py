@@ -81,7 +81,7 @@ def serve(
             "of this machine as it sees itself; set `server.url` to the one they use"
         )
     # Here, not first in a worker: what is wrong with the data is said before anything listens.
-    run(config, data_dir, _nothing)
+    run(config, data_dir, _nothing, is_server=True)
     ready = partial(_greet, config, data_dir, bootstrap, certificate if self_signed else None)
     raise typer.Exit(server.run(listen, partial(create_app, settings), on_ready=ready))
 
