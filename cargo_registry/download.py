@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from cargo_registry.crate.entry import tarball_key
 from cargo_registry.crate.names import CrateName, shown
-from cargo_registry.db import crates, downloads
+from cargo_registry.db import crates, downloads, mirrors
 from cargo_registry.db import tokens as token_rows
 from cargo_registry.db.crates import Listed
 from cargo_registry.errors import NotFound
@@ -38,14 +38,20 @@ async def flush(site: Site) -> None:
     """Write what was counted since the last flush, in one transaction. Where that fails, the next one does."""
     counts = dict(site.uses.downloads)
     tokens = dict(site.uses.tokens)
-    if not counts and not tokens:
+    downloaders = dict(site.uses.downloaders)
+    if not counts and not tokens and not downloaders:
         return
 
     def write(tx: Connection) -> None:
         downloads.add(tx, counts)
         token_rows.note_use(tx, tokens.items())
+        mirrors.add_downloads(tx, downloaders, now=site.now())
 
     await site.db.write(write)
+    for downloader, count in downloaders.items():
+        site.uses.downloaders[downloader] -= count
+        if not site.uses.downloaders[downloader]:
+            del site.uses.downloaders[downloader]
     site.uses.downloads.subtract(counts)
     for key in counts:
         if not site.uses.downloads[key]:

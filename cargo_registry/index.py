@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from cargo_registry.crate import entry
 from cargo_registry.crate.names import CrateName
-from cargo_registry.db import crates
+from cargo_registry.db import crates, mirrors
 from cargo_registry.registry import Registry
 
 T = TypeVar("T")
@@ -64,14 +64,19 @@ def _change(
                 if tarball is not None:
                     registry.tarballs.adopt(tarball.key, tarball.path)
                     stored = True
-                registry.index_files.prepare(key, _render(tx, registry, name))
+                data = _render(tx, registry, name)
+                registry.index_files.prepare(key, data)
         except BaseException:
             registry.index_files.forget(key)
             # Under the lock: nobody else can have listed the same bytes meanwhile.
             if tarball is not None and stored:
                 registry.tarballs.delete(tarball.key)
             raise
-        registry.index_files.show(key)
+        if data:
+            registry.index_files.show(key)
+        else:
+            registry.index_files.delete(key)
+            registry.index_files.forget(key)
         return result
 
 
@@ -153,6 +158,8 @@ def _says(registry: Registry, name: CrateName, data: bytes) -> bool:
 
 
 def _render(db: Connection, registry: Registry, name: CrateName) -> bytes:
+    if registry.policy is not None:
+        return mirrors.render(db, registry.name, name.lower, registry.policy, now=registry.now())
     crate = crates.find(db, registry.name, name.text)
     # A key that is not quite the crate's name (`foo_bar` for `foo-bar`) is no file of its own.
     if crate is None or crate.name.lower() != name.lower:
@@ -161,6 +168,8 @@ def _render(db: Connection, registry: Registry, name: CrateName) -> bytes:
 
 
 def _names(db: Connection, registry: Registry) -> list[CrateName]:
+    if registry.is_mirror:
+        return [CrateName.stored(name) for name in mirrors.names(db, registry.name)]
     return [CrateName.stored(name) for name in crates.names(db, registry.name)]
 
 

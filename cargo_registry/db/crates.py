@@ -154,8 +154,11 @@ def add_version(
     deps: Sequence[tuple[str, bool]],
     published_by: int | None,
     published_at: datetime,
+    vers_key: str | None = None,
 ) -> None:
     """List a version of a crate. `deps`: the real names of what it depends on, and whether in this registry.
+
+    `vers_key`: what must be unique; None: the version without its build metadata.
 
     Raises:
         Conflict: this version, whatever its build metadata, was published before; yanked ones count, and so
@@ -168,7 +171,7 @@ def add_version(
         .values(
             crate_id=crate.id,
             vers=vers,
-            vers_key=semver.without_build(vers),
+            vers_key=vers_key or semver.without_build(vers),
             yanked=False,
             cksum=cksum,
             size=size,

@@ -87,6 +87,12 @@ def refresh(
     )
 
 
+def forget(tx: Connection, crate_id: int) -> None:
+    """Find a crate no more."""
+    tx.execute(text("DELETE FROM crate_words WHERE rowid = :id"), {"id": crate_id})
+    tx.execute(text("DELETE FROM crate_names WHERE rowid = :id"), {"id": crate_id})
+
+
 def find(
     db: Connection, registry: str, query: str, *, limit: int, offset: int, sort: str = "relevance"
 ) -> tuple[list[Hit], int]:

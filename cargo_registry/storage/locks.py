@@ -15,8 +15,9 @@ _FILES = 256
 class Locks:
     """Advisory locks on 256 files in `folder`; two names may share one, which costs a wait and no more."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: int = _FILES) -> None:
         self._folder = folder
+        self._files = files
         with reporting():
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -26,11 +27,28 @@ class Locks:
 
         The kernel frees the lock when its holder dies, however it dies.
         """
-        slot = zlib.crc32(name.encode()) % _FILES
-        with reporting():
-            descriptor = os.open(self._folder / f"{slot:02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = self._open(name)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def try_hold(self, name: str) -> Iterator[bool]:
+        """Hold the lock of `name` if it is free now; give whether it is held. Never waits."""
+        descriptor = self._open(name)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(descriptor)
+
+    def _open(self, name: str) -> int:
+        slot = zlib.crc32(name.encode()) % self._files
+        with reporting():
+            return os.open(self._folder / f"{slot:02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

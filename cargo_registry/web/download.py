@@ -2,14 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
 from cargo_registry import download
+from cargo_registry.db.crates import Listed
 from cargo_registry.errors import NotFound
+from cargo_registry.mirror.fetch import Fetch
+from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry
 
 _ONE_PIECE_BYTES = 128 * 1024
@@ -30,8 +33,15 @@ class _Part:
 class Download:
     """Serves `GET` and `HEAD /api/v1/crates/{name}/{vers}/download`; the caller has let the caller in."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        mirror: Mirror | None = None,
+        who: Callable[[Scope], str] = lambda scope: "",
+    ) -> None:
         self._registry = registry
+        self._mirror = mirror
+        self._who = who  # is asking; of a mirror it is remembered who has what
         self._cache_control = (
             b"private, max-age=31536000, immutable" if registry.private else b"max-age=31536000, immutable"
         )
@@ -41,10 +51,19 @@ class Download:
 
         Raises:
             NotFound: there is no such version. Nothing has been sent.
+            Forbidden, Unavailable: of a mirror, see `Mirror.find`.
         """
-        listed, path = download.find(self._registry, name, vers)
-        etag = f'"{listed.cksum}"'.encode()
         wanted, condition, precondition = _asked(scope["headers"])
+        if self._mirror is None:
+            listed, path = download.find(self._registry, name, vers)
+        else:
+            whole = scope["method"] == "HEAD" or wanted is not None or condition is not None
+            found = await self._mirror.find(name, vers, whole=whole)
+            if isinstance(found, Fetch):
+                await self._relay(self._mirror, found, scope, send)
+                return
+            listed, path = found.listed, found.path
+        etag = f'"{listed.cksum}"'.encode()
         headers: _Headers = [
             (b"content-type", b"application/gzip"),
             (b"etag", etag),
@@ -75,13 +94,40 @@ class Download:
             await send({"type": "http.response.body", "body": b""})
             return
         if status == 200:
-            download.count(self._registry, listed)
+            self._count(listed, scope)
         whole = status == 200 and listed.size > _ONE_PIECE_BYTES
         if whole and "http.response.pathsend" in scope.get("extensions", {}) and _size(path) == listed.size:
             await send(start)
             await send({"type": "http.response.pathsend", "path": str(path)})
             return
         await _send_pieces(path, part, start, send)
+
+    async def _relay(self, mirror: Mirror, fetch: Fetch, scope: Scope, send: Send) -> None:
+        """Send a tarball while it arrives. One that turns out wrong ends as a broken transfer."""
+        headers: _Headers = [
+            (b"content-type", b"application/gzip"),
+            (b"etag", f'"{fetch.line.cksum}"'.encode()),
+            (b"cache-control", self._cache_control),
+            (b"accept-ranges", b"bytes"),
+        ]
+        if fetch.size is not None:
+            headers.append((b"content-length", str(fetch.size).encode()))
+        descriptor = fetch.open()
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async for piece in fetch.pieces(descriptor):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            os.close(descriptor)
+        stored = mirror.find_stored(fetch.line)
+        if stored is not None:
+            self._count(stored.listed, scope)
+
+    def _count(self, listed: Listed, scope: Scope) -> None:
+        download.count(self._registry, listed)
+        if self._mirror is not None:
+            self._mirror.note_download(listed, self._who(scope))
 
 
 async def _send_pieces(path: Path, part: _Part, start: dict[str, object], send: Send) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from cargo_registry.crate.entry import prefix
+from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry
 
 _CACHE_BYTES = 64 * 1024 * 1024
@@ -47,7 +48,8 @@ class _File:
 class Index:
     """Serves `GET` and `HEAD` of a registry's `/index/…`; the caller has cut that off and let the caller in."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, mirror: Mirror | None = None) -> None:
+        self._mirror = mirror
         self._root = f"{registry.index_files.root}/{registry.name}/"
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._bytes = 0
@@ -59,12 +61,18 @@ class Index:
         self._cache_control = b"private, no-cache" if registry.private else b"no-cache"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
-        """Answer for `path`, the exact bytes of the request's target below `/index/`."""
+        """Answer for `path`, the exact bytes of the request's target below `/index/`.
+
+        Raises:
+            Unavailable: the upstream of a mirror does not answer, and nothing is stored.
+        """
         if path == "config.json":
             # Always whole: cargo sends no validators for it and fails on 304.
             headers = [(b"content-type", b"application/json"), (b"cache-control", self._cache_control)]
             await _answer(scope, send, 200, headers, self._config)
             return
+        if self._mirror is not None and not self._mirror.is_fresh(path):
+            await self._mirror.freshen(path)
         file = self._find(path)
         if file is None:
             headers = [(b"content-type", b"text/plain"), (b"cache-control", self._cache_control)]
@@ -77,6 +85,8 @@ class Index:
             (b"cache-control", self._cache_control),
             (b"vary", b"accept-encoding"),
         ]
+        if self._mirror is not None and (age_s := self._mirror.age(path)) is not None:
+            headers.append((b"age", b"%d" % age_s))
         if condition and _matches(condition, etag):
             await _answer(scope, send, 304, headers, None)
             return
