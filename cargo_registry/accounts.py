@@ -8,6 +8,7 @@ from cargo_registry.crate import names
 from cargo_registry.db import audit, users
 from cargo_registry.db.users import Role, Team, User
 from cargo_registry.registry import Site
+from cargo_registry.tokens import operator
 
 
 async def add_user(site: Site, login: str, *, name: str | None, role: Role) -> User:
@@ -22,7 +23,7 @@ async def add_user(site: Site, login: str, *, name: str | None, role: Role) -> U
 
     def add(tx: Connection) -> User:
         user = users.add(tx, login, name=name, role=role, now=now)
-        audit.record(tx, "user-add", actor="operator", now=now, detail=f"{login} as {role}")
+        audit.record(tx, "user-add", actor=operator(), now=now, detail=f"{login} as {role}")
         return user
 
     return await site.db.write(add)
@@ -38,7 +39,7 @@ async def set_disabled(site: Site, login: str, disabled: bool) -> None:
     def change(tx: Connection) -> None:
         users.set_disabled(tx, login, disabled)
         action = "user-disable" if disabled else "user-enable"
-        audit.record(tx, action, actor="operator", now=site.now(), detail=login)
+        audit.record(tx, action, actor=operator(), now=site.now(), detail=login)
 
     await site.db.write(change)
 
@@ -52,7 +53,7 @@ async def set_role(site: Site, login: str, role: Role) -> None:
 
     def change(tx: Connection) -> None:
         users.set_role(tx, login, role)
-        audit.record(tx, "user-set-role", actor="operator", now=site.now(), detail=f"{login} to {role}")
+        audit.record(tx, "user-set-role", actor=operator(), now=site.now(), detail=f"{login} to {role}")
 
     await site.db.write(change)
 
@@ -68,7 +69,7 @@ async def add_to_team(site: Site, team: str, logins: Sequence[str]) -> Team:
 
     def change(tx: Connection) -> Team:
         changed = users.add_to_team(tx, team, logins, now=site.now())
-        audit.record(tx, "team-add", actor="operator", now=site.now(), detail=f"{team}: {', '.join(logins)}")
+        audit.record(tx, "team-add", actor=operator(), now=site.now(), detail=f"{team}: {', '.join(logins)}")
         return changed
 
     return await site.db.write(change)
@@ -85,7 +86,7 @@ async def remove_from_team(site: Site, team: str, logins: Sequence[str]) -> None
     def change(tx: Connection) -> None:
         users.remove_from_team(tx, team, logins)
         audit.record(
-            tx, "team-remove", actor="operator", now=site.now(), detail=f"{team}: {', '.join(logins)}"
+            tx, "team-remove", actor=operator(), now=site.now(), detail=f"{team}: {', '.join(logins)}"
         )
 
     await site.db.write(change)

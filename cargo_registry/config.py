@@ -34,8 +34,8 @@ DEFAULT_FILE = Path("config.toml")
 _T = TypeVar("_T")
 _Key = tuple[str, ...]  # ("server", "port")
 
-# The command line reads these two before there is a Config.
-_FOR_THE_CLI = ("CRG_CONFIG", "CRG_DATA_DIR")
+# The command line reads these itself, two of them before there is a Config.
+_FOR_THE_CLI = ("CRG_CONFIG", "CRG_DATA_DIR", "CRG_IMPORT_TOKEN")
 
 # What the site answers itself, now or one day: a registry of that name would hide behind it.
 # fmt: off
@@ -321,6 +321,13 @@ class LimitsTable:
 
 
 @dataclass(frozen=True, slots=True)
+class UpkeepTable:
+    """`[upkeep]`: what the server looks after by itself."""
+
+    verify_days: int = setting(7, unit="days", allowed="a whole number, 0 to 3650", check=_between(0, 3650))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything the operator decides, read once by `load`.
 
@@ -331,6 +338,7 @@ class Config:
     server: ServerTable
     registries: Mapping[str, RegistryTable]
     limits: LimitsTable
+    upkeep: UpkeepTable
     data_dir: Path
     origins: Mapping[str, str]
 

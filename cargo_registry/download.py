@@ -1,6 +1,5 @@
 """Downloads: find a listed version's tarball, and count what was fetched."""
 
-from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -10,7 +9,7 @@ from cargo_registry.crate.names import CrateName, shown
 from cargo_registry.db import crates, downloads, mirrors
 from cargo_registry.db import tokens as token_rows
 from cargo_registry.db.crates import Listed
-from cargo_registry.errors import NotFound
+from cargo_registry.errors import Damaged, NotFound
 from cargo_registry.registry import Registry, Site
 
 
@@ -21,12 +20,23 @@ def find(registry: Registry, name: str, vers: str) -> tuple[Listed, Path]:
 
     Raises:
         NotFound: there is no such crate or version.
+        Damaged: its tarball is missing, cut, or was found not to be what was published.
     """
     listed = registry.db.look_up(crates.listed, registry.name, name, vers)
     if listed is None:
         raise NotFound(f"crate {shown(name)} does not have a version {shown(vers)}")
     key = tarball_key(CrateName.stored(listed.name), listed.vers, listed.cksum)
-    return listed, registry.tarballs.path(f"{registry.name}/{key}")
+    path = registry.tarballs.path(f"{registry.name}/{key}")
+    try:
+        is_whole = path.stat().st_size == listed.size
+    except FileNotFoundError:
+        is_whole = False
+    if listed.damage is not None or not is_whole:
+        raise Damaged(
+            f"the tarball of `{listed.name}@{listed.vers}` is damaged in this registry's store and is not served; "
+            f"tell the registry's operator to run `cargo-registry fsck`"
+        )
+    return listed, path
 
 
 def count(registry: Registry, listed: Listed) -> None:
@@ -41,25 +51,21 @@ async def flush(site: Site) -> None:
     downloaders = dict(site.uses.downloaders)
     if not counts and not tokens and not downloaders:
         return
+    # Taken out first: a flush that is cancelled is still written, and the next one must not write it again.
+    site.uses.downloads.clear()
+    site.uses.tokens.clear()
+    site.uses.downloaders.clear()
 
     def write(tx: Connection) -> None:
         downloads.add(tx, counts)
         token_rows.note_use(tx, tokens.items())
         mirrors.add_downloads(tx, downloaders, now=site.now())
 
-    await site.db.write(write)
-    for downloader, count in downloaders.items():
-        site.uses.downloaders[downloader] -= count
-        if not site.uses.downloaders[downloader]:
-            del site.uses.downloaders[downloader]
-    site.uses.downloads.subtract(counts)
-    for key in counts:
-        if not site.uses.downloads[key]:
-            del site.uses.downloads[key]
-    _forget(site.uses.tokens, tokens)
-
-
-def _forget(uses: dict[int, datetime], written: dict[int, datetime]) -> None:
-    for token_id, at in written.items():
-        if uses.get(token_id) == at:
-            del uses[token_id]
+    try:
+        await site.db.write(write)
+    except Exception:
+        site.uses.downloads.update(counts)
+        for token_id, at in tokens.items():
+            site.uses.tokens.setdefault(token_id, at)
+        site.uses.downloaders.update(downloaders)
+        raise

@@ -15,6 +15,7 @@ RegistryError
 ├── Conflict             409  taken
 ├── TooLarge             413
 ├── TooMany              429  slow down, see `retry_after_s`
+├── Damaged              500  what is stored is not what was published
 ├── Unavailable          503  try again, see `retry_after_s`
 │   └── OutOfSpace       507
 └── ConfigError               the operator's file or environment; never reaches HTTP
@@ -91,6 +92,10 @@ class TooMany(RegistryError):
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Damaged(RegistryError):
+    """A stored tarball is missing or not what was published; it is not served."""
 
 
 class Unavailable(RegistryError):

@@ -33,18 +33,23 @@ async def change(
     rows: Callable[[Connection], T],
     *,
     tarball: Spooled | None = None,
+    then: Callable[[T], None] | None = None,
 ) -> T:
     """Change a crate's rows, as `rows(tx)` says, and its index file, as one; return what `rows` returns.
 
     A `tarball` is moved under its key once `rows` has not refused, so that the version exists with its
     tarball or not at all. On return the change is durable and the very next GET sees it. Whatever is raised,
-    nothing has changed.
+    nothing has changed. `then` is called once the change shows, while nobody else can change the crate.
     """
-    return await registry.db.in_writer(partial(_change, registry, name, rows, tarball))
+    return await registry.db.in_writer(partial(_change, registry, name, rows, tarball, then))
 
 
 def _change(
-    registry: Registry, name: CrateName, rows: Callable[[Connection], T], tarball: Spooled | None
+    registry: Registry,
+    name: CrateName,
+    rows: Callable[[Connection], T],
+    tarball: Spooled | None,
+    then: Callable[[T], None] | None,
 ) -> T:
     """Lock → transaction (rows, tarball, new file beside the old one) → COMMIT → rename → release.
 
@@ -64,19 +69,16 @@ def _change(
                 if tarball is not None:
                     registry.tarballs.adopt(tarball.key, tarball.path)
                     stored = True
-                data = _render(tx, registry, name)
-                registry.index_files.prepare(key, data)
+                registry.index_files.prepare(key, _render(tx, registry, name))
         except BaseException:
             registry.index_files.forget(key)
             # Under the lock: nobody else can have listed the same bytes meanwhile.
             if tarball is not None and stored:
                 registry.tarballs.delete(tarball.key)
             raise
-        if data:
-            registry.index_files.show(key)
-        else:
-            registry.index_files.delete(key)
-            registry.index_files.forget(key)
+        registry.index_files.show(key)
+        if then is not None:
+            then(result)
         return result
 
 
@@ -103,7 +105,7 @@ async def differences(registry: Registry) -> AsyncIterator[str]:
     known = {_key(registry, name) for name in names}
     for key in sorted(set(registry.index_files.keys(registry.name)) - known):
         name = CrateName.stored(Path(key).name)
-        if await registry.db.in_writer(partial(_is_wrong, registry, name)):
+        if key != _key(registry, name) or await registry.db.in_writer(partial(_is_wrong, registry, name)):
             yield key
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from cargo_registry import tokens
 from cargo_registry.crate.names import shown
 from cargo_registry.db import audit, crates, users
 from cargo_registry.db import owners as rows
@@ -125,8 +126,7 @@ def _record(
         audit.record(
             tx,
             action,
-            actor=caller.login if caller else "operator",
-            token_id=caller.token.id if caller and caller.token else None,
+            actor=tokens.actor(caller),
             now=registry.now(),
             registry=registry.name,
             crate=crate,

@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,21 @@ class Published:
     warnings: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is known of a version that was published elsewhere before."""
+
+    pubtime: datetime | None = None
+    yanked: bool = False
+
+
 async def publish(
-    registry: Registry, caller: Caller, metadata: PublishMetadata | None, upload: Upload
+    registry: Registry,
+    caller: Caller,
+    metadata: PublishMetadata | None,
+    upload: Upload,
+    *,
+    history: History | None = None,
 ) -> Published:
     """Publish on behalf of `caller`. `metadata` is the JSON that cargo sends beside the tarball, if it did.
 
@@ -58,15 +72,18 @@ async def publish(
     """
     registry.must_take_changes()
     facts, new = await _read(registry, metadata, upload)
+    if history is not None and history.pubtime is not None:
+        new = replace(new, pubtime=history.pubtime)
     warnings = await _check_policy(registry, caller, facts, new)
+
+    def rows(tx: Connection) -> None:
+        crate = _list(tx, registry, caller, facts, new, upload.size)
+        if history is not None and history.yanked:
+            crates.set_yanked(tx, crate, new.vers, True, now=registry.now())
+
     # The key holds the checksum: what lies under it is always what its name says.
     key = f"{registry.name}/{entry.tarball_key(new.name, new.vers, new.cksum)}"
-    await index.change(
-        registry,
-        new.name,
-        lambda tx: _list(tx, registry, caller, facts, new, upload.size),
-        tarball=index.Spooled(upload.path, key),
-    )
+    await index.change(registry, new.name, rows, tarball=index.Spooled(upload.path, key))
     return Published(new, warnings)
 
 
@@ -85,7 +102,14 @@ async def _read(
     registry: Registry, metadata: PublishMetadata | None, upload: Upload
 ) -> tuple[Manifest, IndexEntry]:
     """Return what the tarball says: its manifest is the truth, and the JSON must agree with it."""
-    facts = await asyncio.to_thread(_inspect, metadata, upload)
+    return await asyncio.to_thread(_read_whole, registry, metadata, upload)
+
+
+def _read_whole(
+    registry: Registry, metadata: PublishMetadata | None, upload: Upload
+) -> tuple[Manifest, IndexEntry]:
+    # All of it in the thread: ten thousand dependencies, which fit into a manifest, take a second to compare.
+    facts = _inspect(metadata, upload)
     if metadata is not None:
         entry.check_agreement(metadata, facts, registry.own_urls)
     new = IndexEntry.from_manifest(
@@ -145,9 +169,10 @@ async def _check_policy(
 
 def _list(
     tx: Connection, registry: Registry, caller: Caller, facts: Manifest, new: IndexEntry, size: int
-) -> None:
-    """Claim the name, list the version, and write down who did it."""
-    crate = _claim(tx, registry, caller, new)
+) -> crates.Crate:
+    """Claim the name, list the version, and write down who did it; return the crate."""
+    now = registry.now()
+    crate = _claim(tx, registry, caller, new.name, now)
     crates.add_version(
         tx,
         crate,
@@ -159,23 +184,25 @@ def _list(
         deps=[(dep.package or dep.name, dep.registry is None) for dep in new.deps],
         published_by=caller.user_id,
         published_at=new.pubtime,
+        now=now,
     )
     audit.record(
         tx,
         "publish",
-        actor=caller.login,
-        token_id=caller.token.id if caller.token else None,
-        now=new.pubtime,
+        actor=caller.actor,
+        now=now,
         registry=registry.name,
         crate=crate.name,
         vers=new.vers,
     )
+    return crate
 
 
-def _claim(tx: Connection, registry: Registry, caller: Caller, new: IndexEntry) -> crates.Crate:
+def _claim(
+    tx: Connection, registry: Registry, caller: Caller, name: CrateName, now: datetime
+) -> crates.Crate:
     """Return the crate that the caller may publish a version of; a new name becomes the caller's."""
-    name = new.name
-    crate, is_new = crates.claim(tx, registry.name, name, now=new.pubtime)
+    crate, is_new = crates.claim(tx, registry.name, name, now=now)
     caller.require(Scope.PUBLISH_NEW if is_new else Scope.PUBLISH_UPDATE, registry, name.text)
     if is_new:
         owners.add_user(tx, crate.id, caller.user_id)

@@ -4,6 +4,7 @@ A token is `crg_` and 192 random bits. The secret is shown once; only its SHA-25
 salt and no slow hash, as nobody can guess 192 bits.
 """
 
+import getpass
 import hashlib
 import re
 import secrets
@@ -17,6 +18,7 @@ from sqlalchemy import Connection
 from cargo_registry.crate.names import matches
 from cargo_registry.db import audit, users
 from cargo_registry.db import tokens as rows
+from cargo_registry.db.audit import Actor
 from cargo_registry.db.users import Role, User
 from cargo_registry.errors import Forbidden, Invalid
 from cargo_registry.registry import Registry, Site
@@ -42,6 +44,12 @@ class Caller:
     login: str
     role: Role
     token: rows.Token | None = None
+    address: str | None = None  # of who asks, where that is known
+
+    @property
+    def actor(self) -> Actor:
+        """Who this is in the audit log."""
+        return Actor(self.login, self.token.id if self.token else None, self.address)
 
     def require(self, scope: Scope, registry: Registry, crate: str) -> None:
         """Refuse what this caller may not do to a crate, whoever owns it.
@@ -77,7 +85,7 @@ class Caller:
             raise Forbidden(f"this token is not for registry `{registry.name}`")
 
 
-def authenticate(site: Site, secret: str) -> Caller | None:
+def authenticate(site: Site, secret: str, *, address: str | None = None) -> Caller | None:
     """Return who calls with this token; None if it is unknown, revoked, expired, or its user disabled.
 
     Looked up on each request, so that a revocation holds from the next one on, in every process.
@@ -88,7 +96,7 @@ def authenticate(site: Site, secret: str) -> Caller | None:
     if holder is None:
         return None
     site.uses.tokens[holder.token.id] = now
-    return Caller(holder.user_id, holder.token.login, holder.role, holder.token)
+    return Caller(holder.user_id, holder.token.login, holder.role, holder.token, address)
 
 
 async def create(
@@ -130,7 +138,7 @@ async def create(
             expires_at=expires_at,
             now=now,
         )
-        audit.record(tx, "token-create", actor="operator", now=now, detail=f"{token_id} for {user.login}")
+        audit.record(tx, "token-create", actor=operator(), now=now, detail=f"{token_id} for {user.login}")
 
     await site.db.write(add)
     return secret
@@ -146,11 +154,25 @@ async def revoke(site: Site, token_id: int) -> None:
 
     def change(tx: Connection) -> None:
         rows.revoke(tx, token_id, now=now)
-        audit.record(tx, "token-revoke", actor="operator", now=now, detail=str(token_id))
+        audit.record(tx, "token-revoke", actor=operator(), now=now, detail=str(token_id))
 
     await site.db.write(change)
 
 
 def acting_for(user: User) -> Caller:
     """Return the caller that an operator is on behalf of an account."""
-    return Caller(user.id, user.login, user.role)
+    return Caller(user.id, user.login, user.role, address=operator().address)
+
+
+def operator() -> Actor:
+    """Return who sits at the command line."""
+    try:
+        who = getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        who = "?"
+    return Actor("operator", address=f"command line of {who}")
+
+
+def actor(caller: Caller | None) -> Actor:
+    """Return who acts, for verbs whose `caller` is None for the operator."""
+    return operator() if caller is None else caller.actor

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from cargo_registry import index
+from cargo_registry import index, tokens
 from cargo_registry.crate.names import CrateName
 from cargo_registry.db import audit, crates, owners
 from cargo_registry.db.users import Role
@@ -36,8 +36,7 @@ async def set_yanked(
             audit.record(
                 tx,
                 "yank" if yanked else "unyank",
-                actor=caller.login if caller else "operator",
-                token_id=caller.token.id if caller and caller.token else None,
+                actor=tokens.actor(caller),
                 now=now,
                 registry=registry.name,
                 crate=crate.name,

@@ -63,6 +63,7 @@ def test_without_file_and_environment_there_is_one_public_local_registry() -> No
         ("registries.main.offline", False, "default"),
         ("limits.max_crate_mib", 50, "default"),
         ("limits.rate_limits", True, "default"),
+        ("upkeep.verify_days", 7, "default"),
     ]
     assert loaded.registries["main"].name == "main"
     assert loaded.limits.max_crate_bytes == 52_428_800

@@ -1,9 +1,11 @@
 """`cargo-registry crate …`: what is published."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from cargo_registry import deletion
 from cargo_registry import yank as yanking
 from cargo_registry.cli.session import (
     HERE,
@@ -22,7 +24,7 @@ from cargo_registry.db.crates import Crate, Version
 from cargo_registry.db.owners import Owner
 from cargo_registry.registry import Site
 
-app = typer.Typer(help="Crates: list, look at, yank.", no_args_is_help=True)
+app = typer.Typer(help="Crates: list, look at, yank, delete.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="CRATE", help="The crate's name, in any spelling.")]
 NameAndVersion = Annotated[str, typer.Argument(metavar="CRATE@VERSION", help="Such as serde@1.0.0.")]
@@ -133,6 +135,28 @@ def unyank(
 ) -> None:
     """Put a yanked version back."""
     _set_yanked(crate, False, registry, config, data_dir, as_json)
+
+
+@app.command()
+def delete(
+    crate: Annotated[str, typer.Argument(metavar="CRATE[@VERSION]", help="A version, or a whole crate.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the audit log.")],
+    registry: RegistryName = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what must not have been published. Its number stays taken; who has locked it cannot build any more."""
+    name, _, vers = crate.partition("@")
+
+    async def work(site: Site) -> Sequence[str]:
+        return await deletion.delete(pick(site, registry), name, vers or None, reason=reason, caller=None)
+
+    gone = run(config, data_dir, work)
+    if as_json:
+        show({"crate": name, "deleted": gone, "reason": reason})
+    else:
+        say(f"deleted {', '.join(f'`{name}@{version}`' for version in gone)}")
 
 
 def _set_yanked(

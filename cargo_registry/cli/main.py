@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from cargo_registry.cli import config, crate, index, owner, publish, serve, team, token, user
+from cargo_registry.cli import (
+    config,
+    crate,
+    importing,
+    index,
+    owner,
+    publish,
+    serve,
+    team,
+    token,
+    upkeep,
+    user,
+)
 from cargo_registry.errors import RegistryError
 
 app = typer.Typer(
@@ -20,6 +32,11 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
 app.command("client-config")(config.client_config)
+app.command("import")(importing.import_)
+app.command("fsck")(upkeep.fsck)
+app.command("backup")(upkeep.backup)
+app.command("restore")(upkeep.restore)
+app.command("audit")(upkeep.audit)
 app.add_typer(user.app, name="user")
 app.add_typer(token.app, name="token")
 app.add_typer(team.app, name="team")

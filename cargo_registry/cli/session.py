@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -53,6 +55,8 @@ RegistryOrAll = Annotated[
 ]
 HERE = Path()
 
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "y": timedelta(days=365)}
+
 
 def load(file: Path | None, data_dir: Path) -> Config:
     """Return the settings that hold for this command."""
@@ -99,6 +103,14 @@ def pick_or_all(site: Site, name: str | None) -> list[Registry]:
     return list(site.registries.values()) if name is None else [pick(site, name)]
 
 
+def duration(text: str) -> timedelta:
+    """Return what 12h, 90d, 4w or 1y mean."""
+    match = re.fullmatch(r"([0-9]{1,5})([hdwy])", text)
+    if match is None or int(match[1]) == 0:
+        raise typer.BadParameter(f"`{text}` is not a time: write 12h, 90d, 4w or 1y")
+    return int(match[1]) * _UNITS[match[2]]
+
+
 def show(value: Any) -> None:
     """Print a value as JSON."""
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
@@ -109,12 +121,14 @@ def show_rows(headers: Sequence[str], rows: Sequence[Sequence[object]], *, none:
     if not rows:
         print(none, file=sys.stderr)
         return
-    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     # Not cut to 80 columns where the output is no terminal: a script or a pager reads on.
-    console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
-    console.print(table, crop=sys.stdout.isatty())
+    width = None if sys.stdout.isatty() else 10_000
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def say(text: str) -> None:

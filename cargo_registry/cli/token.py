@@ -1,14 +1,13 @@
 """`cargo-registry token …`: what lets accounts in."""
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from cargo_registry import tokens
-from cargo_registry.cli.session import HERE, AsJson, ConfigFile, DataDir, run, say, show, show_rows
+from cargo_registry.cli.session import HERE, AsJson, ConfigFile, DataDir, duration, run, say, show, show_rows
 from cargo_registry.db import tokens as rows
 from cargo_registry.db import users
 from cargo_registry.db.tokens import Token
@@ -17,17 +16,10 @@ from cargo_registry.tokens import Scope
 
 app = typer.Typer(help="Tokens: what `cargo login` takes.", no_args_is_help=True)
 
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "y": timedelta(days=365)}
-
 
 def _expiry(text: str) -> datetime | None:
     """Return when a token that lasts so long from now expires; None for `never`."""
-    if text == "never":
-        return None
-    match = re.fullmatch(r"([0-9]{1,5})([hdwy])", text)
-    if match is None or int(match[1]) == 0:
-        raise typer.BadParameter(f"`{text}` is not a time: write 12h, 90d, 4w, 1y or never")
-    return datetime.now(UTC) + int(match[1]) * _UNITS[match[2]]
+    return None if text == "never" else datetime.now(UTC) + duration(text)
 
 
 @app.command()

@@ -317,8 +317,10 @@ def _meaning(dep: IndexDep) -> IndexDep:
 def _check_same_deps(said: Sequence[IndexDep], held: Sequence[IndexDep]) -> None:
     only_said = sorted((Counter(said) - Counter(held)).elements(), key=IndexDep.sort_key)
     only_held = sorted((Counter(held) - Counter(said)).elements(), key=IndexDep.sort_key)
+    # Not each against each: two lists of thousands, of which none agrees, would take hours.
+    twins = {_key(dep): dep for dep in reversed(only_held)}
     for dep in only_said:
-        twin = next((other for other in only_held if _is_same_key(dep, other)), None)
+        twin = twins.get(_key(dep))
         if twin is not None:
             raise Disagreement(
                 f"the publish request and `Cargo.toml` in the tarball differ in the dependency {shown(dep.name)}: "
@@ -334,8 +336,8 @@ def _check_same_deps(said: Sequence[IndexDep], held: Sequence[IndexDep]) -> None
         )
 
 
-def _is_same_key(one: IndexDep, other: IndexDep) -> bool:
-    return (one.name, one.kind, one.target) == (other.name, other.kind, other.target)
+def _key(dep: IndexDep) -> tuple[str, DepKind, str | None]:
+    return dep.name, dep.kind, dep.target
 
 
 def _difference(said: IndexDep, held: IndexDep) -> str:

@@ -203,11 +203,10 @@ def _check_crate_chars(name: str, label: str) -> None:
         raise InvalidName(
             f"the {label} {shown(name)} is too long; use at most {MAX_CRATE_NAME_CHARS} characters"
         )
-    if not ("A" <= name[0] <= "Z" or "a" <= name[0] <= "z"):
-        raise InvalidName(f"the {label} {shown(name)} is not allowed; it must start with an ASCII letter")
     if not _CRATE.fullmatch(name):
         raise InvalidName(
-            f"the {label} {shown(name)} is not allowed; use only ASCII letters, digits, `-` and `_`"
+            f"the {label} {shown(name)} is not allowed; use an ASCII letter and then ASCII letters, digits, "
+            "`-` and `_`"
         )
 
 

@@ -1,19 +1,44 @@
-"""What changed, when, and who did it. Written in the transaction of the change itself."""
+"""What changed, when, who did it and from where. Written in the transaction of the change itself."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from cargo_registry.db.schema import audit
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who changes something: a login with the token it used, or the operator at the command line."""
+
+    name: str
+    token_id: int | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the audit log."""
+
+    id: int
+    at: datetime
+    actor: str
+    token_id: int | None
+    address: str | None
+    action: str
+    registry: str | None
+    crate: str | None
+    vers: str | None
+    detail: str
 
 
 def record(
     tx: Connection,
     action: str,
     *,
-    actor: str,
+    actor: Actor,
     now: datetime,
-    token_id: int | None = None,
     registry: str | None = None,
     crate: str | None = None,
     vers: str | None = None,
@@ -23,8 +48,9 @@ def record(
     tx.execute(
         insert(audit).values(
             at=now,
-            actor=actor,
-            token_id=token_id,
+            actor=actor.name,
+            token_id=actor.token_id,
+            address=actor.address,
             action=action,
             registry=registry,
             crate=crate,
@@ -32,3 +58,36 @@ def record(
             detail=detail,
         )
     )
+
+
+def events(
+    db: Connection,
+    *,
+    registry: str | None = None,
+    crate: str | None = None,
+    actor: str | None = None,
+    since: datetime | None = None,
+    limit: int | None = None,
+) -> list[Event]:
+    """Return the newest lines that fit, oldest first."""
+    query = select(audit).order_by(audit.c.id.desc()).limit(limit)
+    for column, wanted in ((audit.c.registry, registry), (audit.c.crate, crate), (audit.c.actor, actor)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if since is not None:
+        query = query.where(audit.c.at >= since)
+    return [
+        Event(
+            row.id,
+            row.at,
+            row.actor,
+            row.token_id,
+            row.address,
+            row.action,
+            row.registry,
+            row.crate,
+            row.vers,
+            row.detail,
+        )
+        for row in reversed(db.execute(query).all())
+    ]

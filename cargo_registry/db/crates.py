@@ -78,6 +78,7 @@ class Listed:
     vers: str
     cksum: str
     size: int
+    damage: str | None  # what the last look at the tarball found wrong
 
 
 _VERSIONS = select(versions, users.c.login, users.c.name.label("user_name")).join_from(
@@ -154,6 +155,7 @@ def add_version(
     deps: Sequence[tuple[str, bool]],
     published_by: int | None,
     published_at: datetime,
+    now: datetime,
     vers_key: str | None = None,
 ) -> None:
     """List a version of a crate. `deps`: the real names of what it depends on, and whether in this registry.
@@ -180,6 +182,7 @@ def add_version(
             published_at=published_at,
             published_by=published_by,
             downloads=0,
+            verified_at=now,  # it has just been hashed
         )
     )
     try:
@@ -204,7 +207,7 @@ def add_version(
                 for position, (name, own) in enumerate(deps)
             ],
         )
-    refresh(tx, crate, now=published_at)
+    refresh(tx, crate, now=now)
 
 
 def set_yanked(tx: Connection, crate: Crate, vers: str, yanked: bool, *, now: datetime) -> bool:
@@ -336,6 +339,16 @@ def downloads_by_day(db: Connection, crate: Crate, *, since: date) -> list[tuple
     return [(row.vers, row.day, row.downloads) for row in db.execute(query)]
 
 
+def delete_version(tx: Connection, crate: Crate, version: Version, *, now: datetime) -> None:
+    """Remove a version; a crate without any is removed as well, and its name is free."""
+    tx.execute(delete(versions).where(versions.c.id == version.id))
+    if tx.execute(select(versions.c.id).where(versions.c.crate_id == crate.id).limit(1)).first():
+        refresh(tx, crate, now=now)
+        return
+    search.forget(tx, crate.id)
+    tx.execute(delete(crates).where(crates.c.id == crate.id))
+
+
 def lines(db: Connection, crate_id: int) -> list[tuple[bytes, bool]]:
     """Return the index lines of a crate as published, each with its yanked flag, oldest first."""
     query = select(versions.c.line, versions.c.yanked).where(versions.c.crate_id == crate_id)
@@ -367,7 +380,14 @@ def listed(db: Connection, registry: str, name: str, vers: str) -> Listed | None
     if key is None or not vers.isascii():
         return None
     query = (
-        select(versions.c.id, crates.c.name, versions.c.vers, versions.c.cksum, versions.c.size)
+        select(
+            versions.c.id,
+            crates.c.name,
+            versions.c.vers,
+            versions.c.cksum,
+            versions.c.size,
+            versions.c.damage,
+        )
         .join_from(versions, crates)
         .where(crates.c.registry == registry, crates.c.canonical == key, versions.c.vers == vers)
     )

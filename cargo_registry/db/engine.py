@@ -8,6 +8,7 @@ plain `BEGIN`, two transactions that read and then write refuse each other ("dat
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_S = 10
+# With the wait above it must stay below the 30 s after which cargo gives up on an answer.
+_MAX_QUEUE_S = 15
 
 
 class Database:
@@ -86,8 +89,18 @@ class Database:
         """Run blocking work in the one thread that may use `transaction`.
 
         The work is finished even if the caller is cancelled: a client that hangs up changes nothing.
+
+        Raises:
+            Unavailable: what came before it took too long, and a client would not wait for more.
         """
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+        asked = time.monotonic()
+
+        def in_time() -> T:
+            if time.monotonic() - asked > _MAX_QUEUE_S:
+                raise Unavailable("the registry's database is busy; nothing was changed, try again")
+            return work()
+
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, in_time))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

@@ -14,12 +14,9 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from cargo_registry.crate.names import CrateName, canonical
-from cargo_registry.db import crates, search
+from cargo_registry.db import crates, upkeep
 from cargo_registry.db.schema import crates as crate_rows
 from cargo_registry.db.schema import (
-    dependencies,
-    download_days,
-    labels,
     mirror_alarms,
     mirror_downloads,
     mirror_failures,
@@ -301,9 +298,11 @@ def store(
     crate, _ = crates.claim(tx, registry, name, now=line.pubtime or now)
     listed = crates.listed(tx, registry, line.name, line.vers)
     if listed is not None:
+        version = crates.get_version(tx, crate, line.vers)
         if (listed.cksum, listed.size) == (line.cksum, size):
+            upkeep.note(tx, version.id, damage=None, now=now)
             return
-        forget(tx, registry, crate, [listed.version_id], now=now)
+        crates.delete_version(tx, crate, version, now=now)
         crate, _ = crates.claim(tx, registry, name, now=line.pubtime or now)
     entry = _complete(line.raw)
     crates.add_version(
@@ -317,6 +316,7 @@ def store(
         deps=[(dep.get("package") or dep["name"], not dep.get("registry")) for dep in entry["deps"]],
         published_by=None,
         published_at=line.pubtime or now,
+        now=now,
         vers_key=line.vers,  # an upstream may hold versions that differ in build metadata only
     )
     if line.yanked:
@@ -377,22 +377,13 @@ def tarballs(db: Connection, registry: str) -> list[Tarball]:
     return [Tarball(*row) for row in db.execute(query)]
 
 
-def forget(
-    tx: Connection, registry: str, crate: crates.Crate, version_ids: Collection[int], *, now: datetime
-) -> None:
-    """Forget versions of a crate whose tarballs go; and the crate, if none is left."""
-    for table, column in (
-        (dependencies, dependencies.c.version_id),
-        (download_days, download_days.c.version_id),
-        (version_rows, version_rows.c.id),
-    ):
-        tx.execute(delete(table).where(column.in_(version_ids)))
-    if crates.versions_of(tx, crate):
-        crates.refresh(tx, crate, now=now)
-        return
-    tx.execute(delete(labels).where(labels.c.crate_id == crate.id))
-    search.forget(tx, crate.id)
-    tx.execute(delete(crate_rows).where(crate_rows.c.id == crate.id))
+def forget(tx: Connection, registry: str, tarball: Tarball, *, now: datetime) -> bool:
+    """Forget a version whose tarball goes, and its crate, if none is left; return whether it was there."""
+    crate = crates.find(tx, registry, tarball.name)
+    if crate is None or crates.listed(tx, registry, tarball.name, tarball.vers) is None:
+        return False
+    crates.delete_version(tx, crate, crates.get_version(tx, crate, tarball.vers), now=now)
+    return True
 
 
 def add_downloads(tx: Connection, counts: Mapping[tuple[str, str, str, str], int], *, now: datetime) -> None:

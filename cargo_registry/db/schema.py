@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -134,7 +135,11 @@ versions = Table(
     Column("published_at", UtcTime, nullable=False),
     Column("published_by", ForeignKey("users.id")),
     Column("downloads", Integer, nullable=False),
+    Column("verified_at", UtcTime),  # when the tarball was last read and compared with cksum
+    Column("damage", Text),  # what was wrong with it then; such a one is not served
     UniqueConstraint("crate_id", "vers_key"),
+    Index("ix_versions_verified_at", "verified_at"),
+    Index("ix_versions_damage", "damage", sqlite_where=text("damage IS NOT NULL")),
 )
 
 dependencies = Table(
@@ -276,4 +281,6 @@ audit = Table(
     Column("crate", String),
     Column("vers", String),
     Column("detail", Text, nullable=False),
+    Column("address", String),  # of who asked
+    Index("ix_audit_registry_crate", "registry", "crate"),
 )

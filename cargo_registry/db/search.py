@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Boolean, Connection, text
 
+from cargo_registry.crate.names import canonical
 from cargo_registry.db.schema import UtcTime
 
-_PART_OF_A_NAME = re.compile(r"[a-z0-9_]{3,64}")
 _MAX_WORDS = 16  # each costs two look-ups; nobody names a crate by more
 
 
@@ -44,7 +44,7 @@ SORTS = {
     # The exact name, then names that begin so, then by rank. bm25 is negative, the better the lower; a thousand
     # downloads weigh as much as twice the rank.
     "relevance": (
-        "is_exact DESC, substr(canonical, 1, length(:name)) = :name DESC,"
+        "canonical = :spelled DESC, is_exact DESC, substr(canonical, 1, length(:joined)) = :joined DESC,"
         " (ifnull(rank, 0) - 0.1) * (1 + downloads / (downloads + 1000.0)), downloads DESC"
     ),
     "alphabetical": "canonical",
@@ -88,7 +88,7 @@ def refresh(
 
 
 def forget(tx: Connection, crate_id: int) -> None:
-    """Find a crate no more."""
+    """Make a crate that is removed not findable any more."""
     tx.execute(text("DELETE FROM crate_words WHERE rowid = :id"), {"id": crate_id})
     tx.execute(text("DELETE FROM crate_names WHERE rowid = :id"), {"id": crate_id})
 
@@ -98,7 +98,8 @@ def find(
 ) -> tuple[list[Hit], int]:
     """Return the crates that have every word of `query`, sorted by one of SORTS, and how many there are in all.
 
-    A word is found at the start of a word of the texts, or anywhere in the name. No words: all crates.
+    A word is found at the start of a word of the texts or, from three letters on, anywhere in the name; so is
+    the query as a whole (`de-js`). No words: all crates.
     """
     words = list(dict.fromkeys(re.findall(r"[^\W_]+", query.lower())))[:_MAX_WORDS]
     values: dict[str, object] = {"registry": registry, "limit": limit, "offset": offset}
@@ -115,9 +116,10 @@ def find(
     # The name as one would spell it: `q=foo+bar` and `q=foo-bar` mean `foo_bar`, but `foo--bar` and `foo-foo`
     # say more than their words.
     values["joined"] = "_".join(words)
-    values["spelled"] = spelled = re.sub(r"[\s-]", "_", query.strip().lower())
+    spelled = canonical(re.sub(r"\s", "_", query.strip()))
+    values["spelled"] = spelled or ""
     condition = " AND ".join(every) or "1"
-    if len(words) > 1 and _PART_OF_A_NAME.fullmatch(spelled):
+    if len(words) > 1 and spelled:
         condition = (
             "id IN (SELECT rowid FROM crate_names WHERE crate_names MATCH :whole"  # noqa: S608
             f" UNION ALL SELECT id FROM crates WHERE {condition})"
@@ -136,7 +138,7 @@ def find(
         values["any"] = " OR ".join(f'"{word}"*' for word in words)
     statement = text(
         "SELECT id, name, description, default_version, max_version, max_stable_version, downloads,"  # noqa: S608
-        " created_at, updated_at, canonical = :name AS is_exact"
+        " created_at, updated_at, canonical IN (:spelled, :joined) AS is_exact"
         f" FROM crates LEFT JOIN ({ranked}) AS ranked USING (id) WHERE {condition}"
         f" ORDER BY {SORTS[sort]}, canonical LIMIT :limit OFFSET :offset"
     ).columns(created_at=UtcTime, updated_at=UtcTime, is_exact=Boolean)

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
@@ -14,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from cargo_registry.db.engine import translating, url
 from cargo_registry.errors import ConfigError
+from cargo_registry.storage.disk import fsync
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ _PAUSE_S = 0.02
 def upgrade(path: Path) -> None:
     """Make the database at `path` if it is missing, and run the steps it lacks, in one transaction.
 
-    Several processes may call this at once: `BEGIN IMMEDIATE` lets one through at a time.
+    An older one is copied beside itself first (`registry.db.before-0002`), as steps do not go back. Several
+    processes may call this at once: `BEGIN IMMEDIATE` lets one through at a time.
 
     Raises:
         ConfigError: a newer release has written this database.
@@ -39,12 +42,22 @@ def _upgrade(path: Path) -> None:
     engine = create_engine(
         url("sqlite", path), poolclass=NullPool, connect_args={"isolation_level": None, "timeout": 10}
     )
-
     config = Config()
     # Alembic reads `%` as the start of a variable.
     folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
     config.set_main_option("script_location", folder)
     scripts = ScriptDirectory.from_config(config)
+    head = scripts.get_current_head()
+    if path.exists():
+        # Without a lock, and without writing: a server must start on a disk that is full or read-only.
+        with engine.connect() as connection:
+            found = _revision(connection)
+        if found == head:
+            return
+        if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+            raise ConfigError(
+                f"the database was written by a newer release (schema {found}); install that release"
+            )
     # Before the listener: SQLite changes the mode only outside a transaction.
     _use_wal(engine)
 
@@ -54,14 +67,15 @@ def _upgrade(path: Path) -> None:
 
     with engine.begin() as connection:
         found = _revision(connection)
-        if found == scripts.get_current_head():
-            return
-        if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
-            raise ConfigError(
-                f"the database was written by a newer release (schema {found}); install that release"
-            )
+        if found == head:
+            return  # another process was faster
         if found is not None:
-            log.info("upgrading the database from schema %s", found)
+            # What was committed last; nobody can write while this connection holds the lock.
+            kept = path.with_name(f"{path.name}.before-{head}")
+            copy(path, kept)
+            log.warning(
+                "upgrading the database from schema %s to %s; it is kept as %s", found, head, kept.name
+            )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -77,6 +91,18 @@ def _use_wal(engine: Engine) -> None:
             if not patience or getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
         time.sleep(_PAUSE_S)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a database as it is at one moment, while others use it; `target` appears whole or not at all."""
+    partial = target.with_name(f"{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
+        old.backup(new)
+    partial.chmod(0o600)
+    fsync(partial)
+    partial.replace(target)
+    fsync(target.parent)
 
 
 def _revision(connection: Connection) -> str | None:

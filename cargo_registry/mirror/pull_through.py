@@ -441,8 +441,8 @@ class Mirror:
             size = os.stat(path).st_size
         except FileNotFoundError:
             return None
-        # Cut on our disk: fetched anew.
-        return Stored(listed, path) if size == listed.size else None
+        # Damaged on our disk: fetched anew.
+        return Stored(listed, path) if size == listed.size and listed.damage is None else None
 
     async def _fetch(self, upstream: Upstream, fetch: Fetch, key: str) -> None:
         """Fetch a tarball and store it; `fetch` tells how it went. Never raises."""

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from cargo_registry.db import audit, mirrors
+from cargo_registry.db.audit import Actor
 from cargo_registry.db.mirrors import File, Seen
 from cargo_registry.policy import serving
 from cargo_registry.policy.serving import Line
@@ -52,7 +53,7 @@ def take(tx: Connection, registry: Registry, new: File, *, local: Collection[str
         audit.record(
             tx,
             event.action,
-            actor="mirror",
+            actor=Actor("mirror"),
             now=now,
             registry=registry.name,
             crate=event.name,

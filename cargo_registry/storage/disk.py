@@ -12,7 +12,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from cargo_registry.errors import OutOfSpace, Unavailable
@@ -48,7 +48,7 @@ class DiskStore:
     def read(self, key: str) -> bytes | None:
         """Return all the bytes, or None where the key is free."""
         try:
-            return self.path(key).read_bytes()
+            return self.path(key).read_bytes() or None
         except FileNotFoundError:
             return None
 
@@ -97,13 +97,13 @@ class DiskStore:
     # Index files: prepared before the COMMIT, shown after it.
 
     def prepare(self, key: str, data: bytes) -> None:
-        """Write the next bytes of a key, durable but not yet shown. `show` or `forget` comes next.
+        """Write the next bytes of a key, durable but not yet shown; no bytes: it shall be free.
 
-        Until then `unfinished` names the key, also after a crash. The new file gets an mtime at least one
-        second after the old one's: nginx makes its ETag of seconds and size, and would hide a yank that
-        is followed by an unyank.
+        `show` or `forget` comes next. Until then `unfinished` names the key, also after a crash. The new file
+        gets an mtime at least one second after the old one's: nginx makes its ETag of seconds and size, and
+        would hide a yank that is followed by an unyank.
         """
-        pending = self._pending(key)
+        path, pending = self.path(key), self._pending(key)
         with reporting():
             try:
                 with pending.open("wb") as file:
@@ -111,13 +111,17 @@ class DiskStore:
                     file.flush()
                     os.fchmod(file.fileno(), _FILE_MODE)
                     os.fsync(file.fileno())
-                _make_folder(self.path(key).parent, self.root)
+                _make_folder(path.parent, self.root)
+                # A rename to a name that is not there yet may need room in the folder, and there may be none.
+                # An empty file keeps it; readers take that for no file.
+                if data:
+                    _keep_room(path)
                 fsync(pending.parent)
-                later = _mtime_ns(self.path(key)) + 1_000_000_000
+                later = _mtime_ns(path) + 1_000_000_000
                 if later > _mtime_ns(pending):
                     os.utime(pending, ns=(later, later))
             except OSError:
-                pending.unlink(missing_ok=True)
+                self.forget(key)
                 raise
 
     def show(self, key: str) -> None:
@@ -126,10 +130,21 @@ class DiskStore:
         Needs no space and no fsync: where a power cut undoes the rename, the pending file is back and
         start-up finishes the work.
         """
-        self._pending(key).replace(self.path(key))
+        path, pending = self.path(key), self._pending(key)
+        if pending.stat().st_size:
+            pending.replace(path)
+        else:
+            path.unlink(missing_ok=True)
+            pending.unlink()
 
     def forget(self, key: str) -> None:
         """Drop what was prepared; the old bytes stay."""
+        path = self.path(key)
+        try:
+            if path.stat().st_size == 0:
+                path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
         self._pending(key).unlink(missing_ok=True)
 
     def unfinished(self) -> list[str]:
@@ -171,6 +186,11 @@ def _make_folder(folder: Path, root: Path) -> None:
         _make_folder(folder.parent, root)
     folder.mkdir(exist_ok=True)
     fsync(folder.parent)
+
+
+def _keep_room(path: Path) -> None:
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE))
 
 
 def _mtime_ns(path: Path) -> int:

@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cargo_registry import download, index
+from cargo_registry import download, index, upkeep
 from cargo_registry.config import Config
+from cargo_registry.db import upkeep as upkeep_rows
 from cargo_registry.errors import NotFound, RegistryError, TooMany, Unauthorized
 from cargo_registry.mirror import pull_through
 from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry, Site, close_site, open_site
 from cargo_registry.web import api, auth, body, errors, lookups, mirrors, pages
 from cargo_registry.web.download import Download
-from cargo_registry.web.endpoint import refuse_method, route
+from cargo_registry.web.endpoint import answer, refuse_method, route
 from cargo_registry.web.index import Index
 from cargo_registry.web.limits import Limits
 
@@ -82,10 +83,10 @@ class App:
         self._site: Site | None = None
         self._mounted: dict[str, _Mounted] = {}  # by first path segment; "" is the default registry
         self._mirrors: dict[str, Mirror] = {}  # by registry
-        self._flusher: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._limits = Limits(config)
         # What belongs to no registry.
-        self._site_router = Router([Route("/healthz", get_healthz, methods=None)], default=_not_found)
+        self._site_router = Router([Route("/healthz", self._get_healthz)], default=_not_found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the lifespan."""
@@ -117,25 +118,28 @@ class App:
         self, site: Site, mounted: _Mounted | None, raw: bytes, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if mounted is None:
+            if raw == b"/healthz":
+                _only_reads(scope)
             await self._site_router({**scope, "root_path": ""}, receive, send)
             return
         registry = mounted.registry
         if raw.startswith(b"/index/"):
-            auth.admit(site, registry, scope["headers"])
+            auth.admit(site, registry, scope)
             _only_reads(scope)
             await mounted.index(scope, receive, send, raw[7:].decode("latin-1"))
             return
         match = _DOWNLOAD.fullmatch(raw)
         if match:
-            auth.admit(site, registry, scope["headers"])
+            auth.admit(site, registry, scope)
             _only_reads(scope)
             name, vers = (unquote(part.decode("latin-1")) for part in match.groups())
             await mounted.download(scope, receive, send, name, vers)
             return
         path = _api_path(unquote(raw.decode("latin-1"), errors="replace"))
         if path != "/me":
-            auth.admit(site, registry, scope["headers"])
-        await mounted.router({**scope, "path": path, "root_path": ""}, receive, send)
+            auth.admit(site, registry, scope)
+        client = (self._limits.address(scope), 0)
+        await mounted.router({**scope, "path": path, "root_path": "", "client": client}, receive, send)
 
     def _registry_of(self, raw: bytes) -> tuple[_Mounted | None, bytes]:
         """Return the registry whose name is the first segment of the path, and the rest of the path.
@@ -150,15 +154,15 @@ class App:
 
     def _who(self, scope: Scope) -> str:
         """Return the login of who is asking, or the address where no good token came."""
-        if self._site is not None and auth.is_tried(scope["headers"]):
+        if self._site is not None and auth.is_tried(scope):
             with suppress(Unauthorized):
-                if who := auth.caller(self._site, scope["headers"]):
+                if who := auth.caller(self._site, scope):
                     return who.login
         return self._limits.address(scope)
 
     def _response_to(self, error: Exception, mounted: _Mounted | None, scope: Scope) -> Response:
         if isinstance(error, Unauthorized) and mounted is not None:
-            if auth.is_tried(scope["headers"]):
+            if auth.is_tried(scope):
                 try:
                     self._limits.failed_authentication(scope)
                 except TooMany as too_many:
@@ -182,6 +186,12 @@ class App:
             if message["type"] == "lifespan.shutdown":
                 return
 
+    async def _get_healthz(self, request: Request) -> Response:
+        """`GET /healthz`: 200 while the process answers; says if tarballs are known to be damaged."""
+        damaged = self._site.db.look_up(upkeep_rows.damaged) if self._site else 0
+        status = "degraded" if damaged else "ok"
+        return answer({"status": status, "damaged_tarballs": damaged})
+
     async def _open(self) -> None:
         site = open_site(self._config, self._url)
         self._site = site
@@ -200,14 +210,17 @@ class App:
                 ),
             )
             registry.tarballs.sweep(older_than_s=_SPOOL_AGE_S, now_s=site.now().timestamp())
-        self._flusher = asyncio.create_task(_flush_now_and_then(site))
+        self._tasks = [asyncio.create_task(_flush_now_and_then(site))]
+        if days := self._config.upkeep.verify_days:
+            self._tasks.append(asyncio.create_task(upkeep.verify_in_background(site, days=days)))
 
     async def _close(self) -> None:
-        if self._site is None or self._flusher is None:
+        if self._site is None:
             return
-        self._flusher.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._flusher
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         for mirror in self._mirrors.values():
             await mirror.close()
         await download.flush(self._site)
@@ -227,13 +240,6 @@ def _routes(site: Site, registry: Registry, limits: Limits, mirror: Mirror | Non
         *lookups.routes(site, registry),
         route(site, registry, "/me", GET=pages.get_me),
     ]
-
-
-async def get_healthz(request: Request) -> Response:
-    """`GET /healthz`: the process answers."""
-    if request.method not in _READS:
-        raise refuse_method(request.method, _READS)
-    return PlainTextResponse("ok\n", headers={"cache-control": "no-store"})
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -264,3 +270,6 @@ async def _flush_now_and_then(site: Site) -> None:
             await download.flush(site)
         except RegistryError as error:
             log.warning("download counts wait for the next flush: %s", error)
+        except Exception:
+            # A bug. Without this the task would end, and nobody would hear of it.
+            log.exception("download counts wait for the next flush")

@@ -1,10 +1,9 @@
 """The Authorization header → Caller; and the 401 that makes cargo send one."""
 
 import base64
-import binascii
-from collections.abc import Iterable
 
 from starlette.responses import Response
+from starlette.types import Scope
 
 from cargo_registry import tokens
 from cargo_registry.errors import Unauthorized
@@ -12,10 +11,8 @@ from cargo_registry.registry import Registry, Site
 from cargo_registry.tokens import Caller
 from cargo_registry.web import errors
 
-Headers = Iterable[tuple[bytes, bytes]]
 
-
-def caller(site: Site, headers: Headers) -> Caller | None:
+def caller(site: Site, scope: Scope) -> Caller | None:
     """Return who is calling; None if no Authorization header came.
 
     cargo sends the bare token, other tools `Bearer TOKEN` or, as git and curl do, the token as the password of
@@ -24,10 +21,12 @@ def caller(site: Site, headers: Headers) -> Caller | None:
     Raises:
         Unauthorized: one came, and it is not good.
     """
-    value = next((value for name, value in headers if name == b"authorization"), None)
+    value = next((value for name, value in scope["headers"] if name == b"authorization"), None)
     if value is None:
         return None
-    who = tokens.authenticate(site, _secret(value.decode("latin-1")))
+    client = scope.get("client")
+    address = str(client[0]) if client else None
+    who = tokens.authenticate(site, _secret(value.decode("latin-1")), address=address)
     if who is None:
         raise Unauthorized(
             "the token is unknown, revoked or expired, or its user is disabled; get a new one "
@@ -36,31 +35,31 @@ def caller(site: Site, headers: Headers) -> Caller | None:
     return who
 
 
-def is_tried(headers: Headers) -> bool:
+def is_tried(scope: Scope) -> bool:
     """Return whether a token came. Coming without one is no failure: every cold cargo begins so."""
-    return any(name == b"authorization" for name, _ in headers)
+    return any(name == b"authorization" for name, _ in scope["headers"])
 
 
-def must(site: Site, headers: Headers) -> Caller:
+def must(site: Site, scope: Scope) -> Caller:
     """Return who is calling.
 
     Raises:
         Unauthorized: nobody we know.
     """
-    who = caller(site, headers)
+    who = caller(site, scope)
     if who is None:
         raise Unauthorized("this needs a token; get one from the registry's operator and run `cargo login`")
     return who
 
 
-def admit(site: Site, registry: Registry, headers: Headers) -> None:
+def admit(site: Site, registry: Registry, scope: Scope) -> None:
     """Let the request into the registry: anybody into a public one, users into a private one.
 
     Raises:
         Unauthorized, Forbidden: not this caller. Both before anybody has looked whether anything exists.
     """
     if registry.private:
-        must(site, headers).require_registry(registry)
+        must(site, scope).require_registry(registry)
 
 
 def challenge(registry: Registry, error: Unauthorized) -> Response:
@@ -73,14 +72,17 @@ def challenge(registry: Registry, error: Unauthorized) -> Response:
 
 
 def _secret(value: str) -> str:
-    scheme, _, rest = value.strip().partition(" ")
-    match scheme.lower():
+    words = value.split(None, 1)
+    if len(words) < 2:
+        return value.strip()
+    credentials = words[1].strip()
+    match words[0].lower():
         case "bearer":
-            return rest.strip()
+            return credentials
         case "basic":
             try:
-                decoded = base64.b64decode(rest.strip(), validate=True).decode("utf-8", "surrogateescape")
-            except binascii.Error:
+                decoded = base64.b64decode(credentials, validate=True).decode("utf-8", "surrogateescape")
+            except ValueError:  # also binascii.Error, for what is ASCII and not base64
                 return ""
             return decoded.partition(":")[2]
     return value.strip()

@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 
 from cargo_registry import download
 from cargo_registry.db.crates import Listed
-from cargo_registry.errors import NotFound
 from cargo_registry.mirror.fetch import Fetch
 from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry
@@ -50,7 +49,8 @@ class Download:
         """Answer for a version; the name in any spelling.
 
         Raises:
-            NotFound: there is no such version. Nothing has been sent.
+            NotFound: there is no such version.
+            Damaged: its tarball is not what was published.
             Forbidden, Unavailable: of a mirror, see `Mirror.find`.
         """
         wanted, condition, precondition = _asked(scope["headers"])
@@ -76,7 +76,8 @@ class Download:
             return
         part: _Part | None = _Part(0, listed.size)
         status = 200
-        if wanted is not None and (precondition is None or precondition == etag):
+        # No range is defined for HEAD (RFC 9110 §14.2).
+        if wanted is not None and scope["method"] == "GET" and precondition in (None, etag):
             status, part = _range(wanted, listed.size)
         if part is None:
             headers = [(b"content-range", f"bytes */{listed.size}".encode()), (b"content-length", b"0")]
@@ -86,7 +87,6 @@ class Download:
         if status == 206:
             end = part.start + part.size - 1
             headers.append((b"content-range", f"bytes {part.start}-{end}/{listed.size}".encode()))
-        # As recorded when it was published: a tarball that was cut on disk ends as a broken transfer.
         headers.append((b"content-length", str(part.size).encode()))
         start = {"type": "http.response.start", "status": status, "headers": headers}
         if scope["method"] == "HEAD":
@@ -96,7 +96,7 @@ class Download:
         if status == 200:
             self._count(listed, scope)
         whole = status == 200 and listed.size > _ONE_PIECE_BYTES
-        if whole and "http.response.pathsend" in scope.get("extensions", {}) and _size(path) == listed.size:
+        if whole and "http.response.pathsend" in scope.get("extensions", {}):
             await send(start)
             await send({"type": "http.response.pathsend", "path": str(path)})
             return
@@ -132,10 +132,7 @@ class Download:
 
 async def _send_pieces(path: Path, part: _Part, start: dict[str, object], send: Send) -> None:
     # Read in the event loop: from the page cache, 64 KiB take 20 µs; a hop to a thread takes longer.
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise NotFound("the tarball is missing from this registry's store; tell its operator") from None
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         await send(start)
         offset, end = part.start, part.start + part.size
@@ -143,18 +140,11 @@ async def _send_pieces(path: Path, part: _Part, start: dict[str, object], send: 
         while offset < end:
             piece = os.pread(descriptor, min(step, end - offset), offset)
             if not piece:
-                raise OSError("a tarball is shorter on disk than when it was published; run fsck")
+                raise OSError("a tarball became shorter while it was sent")
             offset += len(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": offset < end})
     finally:
         os.close(descriptor)
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
 
 
 def _asked(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None, bytes | None]:
@@ -172,7 +162,7 @@ def _range(wanted: bytes, size: int) -> tuple[int, _Part | None]:
 
     Several ranges, or what is no range at all, get the whole.
     """
-    match = re.fullmatch(rb"bytes=(\d{0,19})-(\d{0,19})", wanted.replace(b" ", b""))
+    match = re.fullmatch(rb"bytes=(\d{0,19})-(\d{0,19})", wanted.replace(b" ", b"").lower())
     if match is None or match[0] == b"bytes=-":
         return 200, _Part(0, size)
     first, last = match[1], match[2]

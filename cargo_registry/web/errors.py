@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from cargo_registry.errors import (
     Conflict,
+    Damaged,
     Forbidden,
     Invalid,
     NotFound,
@@ -33,6 +34,7 @@ STATUS: dict[type[RegistryError], HTTPStatus] = {
     Conflict: HTTPStatus.CONFLICT,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooMany: HTTPStatus.TOO_MANY_REQUESTS,
+    Damaged: HTTPStatus.INTERNAL_SERVER_ERROR,
     OutOfSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -48,7 +50,8 @@ def to_response(error: Exception) -> Response:
                 if isinstance(error, TooMany | Unavailable):
                     headers["retry-after"] = str(error.retry_after_s)
                 if status >= 500:
-                    log.error("%s", error, exc_info=error.__cause__)
+                    # One line: a full disk fails thousands of requests.
+                    log.error("%s (%s)", error, str(error.__cause__ or "").partition("\n")[0])
                 return respond(str(error), status, headers)
         case HTTPException():
             return respond(error.detail, error.status_code, error.headers)

@@ -124,6 +124,8 @@ class Index:
             body = os.read(descriptor, found.st_size)
         finally:
             os.close(descriptor)
+        if not body:
+            return None  # kept free for a crate that is being published, see `DiskStore.prepare`
         tag = hashlib.sha256(body).hexdigest()[:32]
         compress = zlib.compressobj(6, zlib.DEFLATED, 31)
         file = _File(

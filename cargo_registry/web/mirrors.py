@@ -37,7 +37,7 @@ def routes(site: Site, registry: Registry, mirror: Mirror) -> Sequence[Route]:
 
 async def post_refresh(mirror: Mirror, site: Site, registry: Registry, request: Request) -> Response:
     """`POST /api/v1/mirror/refresh`: ask upstream for the index files of crates now, whatever their age."""
-    auth.must(site, request.scope["headers"]).require_registry(registry)
+    auth.must(site, request.scope).require_registry(registry)
     sent = await body.json(request, RefreshBody)
     if not 0 < len(sent.crates) <= _MAX_CRATES:
         raise Invalid(f"name from 1 to {_MAX_CRATES} crates")
@@ -52,7 +52,7 @@ async def post_refresh(mirror: Mirror, site: Site, registry: Registry, request: 
 
 async def post_prefetch(mirror: Mirror, site: Site, registry: Registry, request: Request) -> Response:
     """`POST /api/v1/mirror/prefetch`: fetch all that the `Cargo.lock` in the body names; answers when done."""
-    auth.must(site, request.scope["headers"]).require_registry(registry)
+    auth.must(site, request.scope).require_registry(registry)
     text = await body.text(request, _MAX_LOCKFILE_BYTES)
     wanted = prefetch.from_lockfile(mirror.registry, text, "the lock file")
     report = await prefetch.fetch(mirror, wanted)
