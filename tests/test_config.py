@@ -353,8 +353,10 @@ def test_list_of_a_variable_must_be_a_toml_array() -> None:
         (
             "[registries.main]\nname = 'x'",
             "registries.main.name",
-            "; here can be `kind`, `access`, `aliases`, `upstream`, `upstream_token`, `upstream_proxy`, `upstream_ca`, "
-            "`contact`, `max_age`, `offline`, `policy`.",
+            (
+                "; here can be `kind`, `access`, `aliases`, `upstream`, `upstream_token`, `upstream_proxy`, "
+                "`upstream_ca`, `contact`, `max_age`, `offline`, `policy`."
+            ),
         ),
         ("[database]", "database", "; here can be `server`, `registries`, `limits`."),
         ("data_dir = 'x'", "data_dir", "; here can be `server`, `registries`, `limits`."),

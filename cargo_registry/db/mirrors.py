@@ -377,6 +377,18 @@ def tarballs(db: Connection, registry: str) -> list[Tarball]:
     return [Tarball(*row) for row in db.execute(query)]
 
 
+def stored_size(db: Connection, registry: str) -> tuple[int, int]:
+    """Return how many tarballs are stored, and how many bytes they have."""
+    query = (
+        select(func.count(), func.coalesce(func.sum(version_rows.c.size), 0))
+        .select_from(version_rows)
+        .join(crate_rows)
+        .where(crate_rows.c.registry == registry)
+    )
+    row = db.execute(query).one()
+    return int(row[0]), int(row[1])
+
+
 def forget(tx: Connection, registry: str, tarball: Tarball, *, now: datetime) -> bool:
     """Forget a version whose tarball goes, and its crate, if none is left; return whether it was there."""
     crate = crates.find(tx, registry, tarball.name)

@@ -17,7 +17,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -33,7 +33,14 @@ from cargo_registry.crate.names import CrateName, canonical, shown
 from cargo_registry.db import crates, mirrors
 from cargo_registry.db.crates import Listed
 from cargo_registry.db.mirrors import Failure, File
-from cargo_registry.errors import Forbidden, InvalidVersion, NotFound, RegistryError, Unavailable
+from cargo_registry.errors import (
+    Forbidden,
+    InvalidVersion,
+    NotFound,
+    RegistryError,
+    Unavailable,
+    UpstreamDown,
+)
 from cargo_registry.mirror import takedown
 from cargo_registry.mirror.batch import Batch
 from cargo_registry.mirror.fetch import Fetch, Missing, Wrong
@@ -52,7 +59,7 @@ _ABSENT_S = 5.0
 # After the first failure, the second, …: at most four requests in three seconds, and one at least every ten.
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _RETRY_S = 0.25
-_OFFLINE_S = 10.0
+_ROWS_S = 30.0
 _MAX_STATES = 100_000
 _MAX_SERVED = 2_000
 _LOCK_FILES = 4096
@@ -194,7 +201,7 @@ class Mirror:
         asked_for = serving.is_asked_for(name, self._policy, rulings)
         if self._upstream is None or not asked_for:
             file = await self._render_if_due(file, now)
-            self._note(state, file, _OFFLINE_S)
+            self._note(state, file, _ROWS_S)
             return
         age_s = (now - file.checked_at).total_seconds() if file else 0.0
         if file and not force and (file.checked_at >= began_at or 0 <= age_s < self._max_age):
@@ -291,7 +298,8 @@ class Mirror:
             state.confirmed_at = file.checked_at.timestamp()
             if file.due_at is not None:
                 fresh_s = min(fresh_s, (file.due_at - self.registry.now()).total_seconds())
-        state.fresh_until = time.monotonic() + fresh_s
+        # Now and then a look at the rows, which costs no request: another process may have changed what is due.
+        state.fresh_until = time.monotonic() + min(fresh_s, _ROWS_S)
         state.failing_until, state.reason = 0.0, ""
 
     def _note_failure(self, state: _State, file: File | None, failed: Failure, now: datetime) -> None:
@@ -351,7 +359,8 @@ class Mirror:
             self._start(self._fetch(self._upstream, fetch, key))
         if is_first and not whole:
             await fetch.begun.wait()
-            if not fetch.done.is_set():
+            # Without its length, a client could not tell a transfer that is cut from a whole one.
+            if not fetch.done.is_set() and fetch.size is not None:
                 return fetch
         await fetch.done.wait()
         if fetch.error is not None:
@@ -390,10 +399,8 @@ class Mirror:
         return line
 
     async def _freshen_quietly(self, path: str) -> None:
-        try:
+        with suppress(Unavailable):
             await self.freshen(path)
-        except Unavailable:
-            return
 
     def lines(self, path: str) -> dict[str, Line]:
         """Return the lines of the file that is served at an index path, by version."""
@@ -412,6 +419,12 @@ class Mirror:
             if len(self._served) > _MAX_SERVED:
                 self._served.popitem(last=False)
         return cached[1]
+
+    async def look(self, name: str) -> None:
+        """Have a crate's file, if upstream gives it; an old one is good enough."""
+        if not self._is_known(name):
+            with suppress(Unavailable):
+                await self.freshen(index_path(name))
 
     def explain(self, name: str, vers: str) -> tuple[Line | None, Verdict]:
         """Return what is decided about a version and why; no line: upstream is not known to have it."""
@@ -620,8 +633,8 @@ def _put_file(tx: Connection, *, registry: Registry, file: File) -> None:
     mirrors.put_file(tx, registry.name, file)
 
 
-def _unavailable(what: str, reason: str, wait_s: float) -> Unavailable:
+def _unavailable(what: str, reason: str, wait_s: float) -> UpstreamDown:
     wait = max(1, math.ceil(wait_s))
-    error = Unavailable(f"upstream does not give {what} now: {reason}; try again in {wait} s")
+    error = UpstreamDown(f"upstream does not give {what} now: {reason}; try again in {wait} s")
     error.retry_after_s = wait
     return error

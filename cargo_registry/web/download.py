@@ -1,5 +1,6 @@
 """`.crate` downloads. A plain ASGI app: a tarball goes out as it lies on disk, whole or one range of it."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -10,9 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from cargo_registry import download
 from cargo_registry.db.crates import Listed
+from cargo_registry.errors import UpstreamDown
 from cargo_registry.mirror.fetch import Fetch
 from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry
+
+log = logging.getLogger(__name__)
 
 _ONE_PIECE_BYTES = 128 * 1024
 # More at a time costs more for small files, and holds more memory per slow reader.
@@ -118,6 +122,10 @@ class Download:
             async for piece in fetch.pieces(descriptor):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        except UpstreamDown as error:
+            # Less has been sent than its length says, so nobody takes it for whole. The server ends the connection.
+            log.warning("the transfer of %s is cut: %s", fetch.line.name, error)
+            return
         finally:
             os.close(descriptor)
         stored = mirror.find_stored(fetch.line)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.mirror.conftest import MakeMirror, Pair
-from tests.mirror.upstream import Handler, Upstream
+from tests.mirror.upstream import Handler, Upstream, after
 from tests.programs import until
 
 
@@ -71,7 +71,7 @@ def test_slow_upstream_holds_a_stored_file_up_for_a_second_at_most(pair: Pair) -
     pair.upstream.add("slow", "1.0.0")
     old = pair.get("/index/sl/ow/slow").content
     pair.upstream.add("slow", "1.0.1")
-    pair.upstream.behaviour["/index/sl/ow/slow"] = lambda handler: bool(time.sleep(2))
+    pair.upstream.behaviour["/index/sl/ow/slow"] = after(2)
 
     began_at = time.monotonic()
     answer = pair.get("/index/sl/ow/slow")
@@ -186,7 +186,7 @@ def test_cut_off_answer_is_a_failure(pair: Pair) -> None:
 
 def test_many_at_once_are_one_request(upstream: Upstream, make_mirror: MakeMirror) -> None:
     upstream.add("serde", "1.0.0")
-    upstream.behaviour["/index/se/rd/serde"] = lambda handler: bool(time.sleep(0.5))
+    upstream.behaviour["/index/se/rd/serde"] = after(0.5)
     mirror = make_mirror(upstream, workers=2)
 
     def get(_: int) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.crates import crate_file
 from tests.mirror.conftest import MakeMirror, Pair
-from tests.mirror.upstream import Handler, Upstream
+from tests.mirror.upstream import Handler, Upstream, after
 from tests.programs import until
 
 # Does not compress, so that it is as large on the wire.
@@ -71,7 +71,7 @@ def test_large_tarball_streams_to_the_first_client_while_it_arrives(pair: Pair) 
 
 def test_many_at_once_are_one_request(pair: Pair) -> None:
     data = pair.upstream.add("crowd", "1.0.0", data=large("crowd"))
-    pair.upstream.behaviour[path_of("crowd")] = lambda handler: bool(time.sleep(0.3))
+    pair.upstream.behaviour[path_of("crowd")] = after(0.3)
     url = f"{pair.mirror.url}/api/v1/crates/crowd/1.0.0/download"
 
     with ThreadPoolExecutor(12) as pool:

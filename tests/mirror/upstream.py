@@ -31,6 +31,16 @@ Behaviour = Callable[["Handler"], bool]
 """Answers a request in its own way and returns True, or returns False."""
 
 
+def after(seconds: float) -> Behaviour:
+    """Answer as usual, but late."""
+
+    def wait(handler: "Handler") -> bool:
+        time.sleep(seconds)
+        return False
+
+    return wait
+
+
 class Upstream:
     """Listens on a free port, or the one given. Use as a context manager."""
 
@@ -147,10 +157,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
         pass
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._any()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._any()
 
     def _any(self) -> None:
