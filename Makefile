@@ -3,6 +3,8 @@
 PYTHON ?=
 VENV ?= .venv
 ARGS ?=
+KILLS ?= 200
+SECONDS ?= 60
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The pins hold for the packages that build ours, too.
@@ -10,7 +12,7 @@ INSTALL := $(PIP) install -c constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format constraints
+.PHONY: help run test soak fuzz check format constraints
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +29,12 @@ run: $(VENV)/.runtime ## start the registry, with your login as its first accoun
 
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/.dev ## kill a loaded server KILLS times (200) and import 10,000 crates; takes many minutes
+	@KILLS=$(KILLS) $(BIN)/python -m pytest tests/soak $(ARGS)
+
+fuzz: $(VENV)/.fuzz ## fuzz each target for SECONDS (60); TARGETS="tarball api" for some of them
+	@$(BIN)/python -m fuzz --seconds $(SECONDS) $(TARGETS)
 
 check: $(VENV)/.dev ## check format, lint, types and layers
 	@$(BIN)/ruff format --check .
@@ -80,4 +88,9 @@ $(VENV)/.runtime: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.runtime
 	@echo "Installing the tools for tests and checks into $(VENV)"
 	@$(INSTALL) --group dev
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@echo "Installing the fuzzer into $(VENV)"
+	@$(INSTALL) --group fuzz
 	@touch $@

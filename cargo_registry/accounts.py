@@ -15,10 +15,12 @@ async def add_user(site: Site, login: str, *, name: str | None, role: Role) -> U
     """Add an account.
 
     Raises:
-        InvalidName: the login breaks the rules.
+        InvalidName: the login or the name breaks the rules.
         Conflict: it is taken, whatever its case.
     """
     names.check_login(login)
+    if name is not None:
+        names.check_label(name)
     now = site.now()
 
     def add(tx: Connection) -> User:

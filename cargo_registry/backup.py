@@ -57,6 +57,7 @@ async def backup(site: Site, target: Path, *, progress: Callable[[str], None]) -
     await asyncio.to_thread(upgrade.copy, site.config.data_dir / "registry.db", snapshot)
     source = site.config.data_dir / "crates_storage"
     copied = await _copy_tarballs(snapshot, source, target / "crates_storage", progress)
+    await asyncio.to_thread(upgrade.lay_up, snapshot)
     with reporting():
         snapshot.replace(target / "registry.db")
         fsync(target)
@@ -84,6 +85,9 @@ async def restore(config: Config, source: Path, *, progress: Callable[[str], Non
     await asyncio.to_thread(upgrade.copy, source / "registry.db", snapshot)
     copied = await _copy_tarballs(snapshot, source / "crates_storage", target / "crates_storage", progress)
     with reporting():
+        for name in ("registry.db-wal", "registry.db-shm"):
+            # Left by a registry that was deleted by hand: SQLite would play them into ours.
+            (target / name).unlink(missing_ok=True)
         snapshot.replace(target / "registry.db")
         fsync(target)
     return copied

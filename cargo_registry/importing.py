@@ -25,8 +25,8 @@ from cargo_registry.crate import manifest
 from cargo_registry.crate import versions as semver
 from cargo_registry.crate.entry import index_path, prefix
 from cargo_registry.crate.names import CrateName
-from cargo_registry.db import crates
-from cargo_registry.errors import ConfigError, Invalid, RegistryError, Unavailable
+from cargo_registry.db import crates, upkeep
+from cargo_registry.errors import ConfigError, Conflict, Invalid, RegistryError, Unavailable
 from cargo_registry.publish import History, Upload
 from cargo_registry.registry import Registry
 from cargo_registry.storage.disk import reporting
@@ -94,7 +94,14 @@ async def _import_one(registry: Registry, caller: Caller, candidate: Candidate, 
             if held is not None and held.cksum == upload.cksum:
                 report.had.append(label)
                 return
-            published = await publish.publish(registry, caller, None, upload, history=candidate.history)
+            try:
+                published = await publish.publish(registry, caller, None, upload, history=candidate.history)
+            except Conflict:
+                # Its file may be called otherwise than its manifest says.
+                if not await registry.db.read(upkeep.listed_cksums, registry.name, {upload.cksum}):
+                    raise
+                report.had.append(label)
+                return
         report.imported.append(label)
         report.warnings.extend((label, warning) for warning in published.warnings)
     except (RegistryError, httpx.HTTPError) as error:

@@ -147,7 +147,9 @@ def _renew(registry: Registry, name: CrateName) -> bool:
         registry.index_files.forget(key)
         return False
     if data:
-        registry.index_files.prepare(key, data)
+        # What a crash left is as a rule just this. Written anew it would need space, and there may be none.
+        if registry.index_files.prepared(key) != data:
+            registry.index_files.prepare(key, data)
         registry.index_files.show(key)
     else:
         registry.index_files.delete(key)

@@ -14,6 +14,9 @@ from cargo_registry.errors import NotFound
 from cargo_registry.registry import Registry
 
 _MAX_BYTES = 1024 * 1024
+# Rendering takes up to 25 µs for each byte of a hostile text, and anybody may ask for it again and again. The
+# longest README of 339 well-known crates has 39 KB.
+_MAX_MARKDOWN_CHARS = 128 * 1024
 _MARKDOWN = {"md", "markdown", "mdown", "mdwn", "mkd", "mkdn", "mkdown", ""}
 
 
@@ -35,9 +38,10 @@ async def html(registry: Registry, name: str, vers: str) -> str:
 
 
 def _render(text: str, file: str) -> str:
-    """Render Markdown as crates.io's README pages do; any other text is shown as it is."""
+    """Render Markdown as crates.io's README pages do; any other text, and a very long one, is shown as it is."""
     stem, dot, suffix = file.rpartition("/")[2].rpartition(".")
-    if (suffix.lower() if dot and stem else "") not in _MARKDOWN:
+    is_markdown = (suffix.lower() if dot and stem else "") in _MARKDOWN
+    if not is_markdown or len(text) > _MAX_MARKDOWN_CHARS:
         return f"<pre>{escape(text)}</pre>\n"
     rendered = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)
     # An allow-list: no scripts, styles, forms or frames; links say that nobody vouches for them.

@@ -9,7 +9,7 @@ from cargo_registry.config import Config, RegistryTable
 from cargo_registry.crate.entry import OwnUrls
 from cargo_registry.db import upgrade
 from cargo_registry.db.engine import Database
-from cargo_registry.errors import Forbidden
+from cargo_registry.errors import ConfigError, Forbidden
 from cargo_registry.policy.serving import Policy, read_policy
 from cargo_registry.storage.disk import DiskStore, reporting
 from cargo_registry.storage.locks import Locks
@@ -93,11 +93,16 @@ def open_site(config: Config, url: str | None = None) -> Site:
     `url` is the address the server listens on; `server.url` of the configuration goes before it.
 
     Raises:
-        ConfigError: the data was written by a newer release.
+        ConfigError: the data was written by a newer release, or its folder is none.
         Unavailable: the disk cannot be written to.
     """
-    with reporting():
-        config.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with reporting():
+            config.data_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(
+            f"the data cannot be in `{config.data_dir}`, which is no folder; name another with `--data-dir`"
+        ) from None
     url = config.server.url or url or f"http://{_authority(config.server.host, config.server.port)}"
     database = config.data_dir / "registry.db"
     upgrade.upgrade(database)

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
-from cargo_registry.crate.names import matches
+from cargo_registry.crate.names import check_label, matches
 from cargo_registry.db import audit, users
 from cargo_registry.db import tokens as rows
 from cargo_registry.db.audit import Actor
@@ -113,7 +113,7 @@ async def create(
 
     Raises:
         NotFound: there is no such user.
-        Invalid: a registry does not exist, or a pattern can match no crate.
+        Invalid: a registry does not exist, a pattern can match no crate, or the name cannot be shown.
     """
     for registry in registries:
         if registry not in site.registries:
@@ -122,6 +122,7 @@ async def create(
     for pattern in crates:
         if not re.fullmatch(r"[A-Za-z0-9_\-*?\[\]!]{1,200}", pattern):
             raise Invalid(f"`{pattern}` can match no crate; write a name or a shell glob such as `team-*`")
+    check_label(name)
     secret = PREFIX + secrets.token_hex(24)
     now = site.now()
 
@@ -160,7 +161,13 @@ async def revoke(site: Site, token_id: int) -> None:
 
 
 def acting_for(user: User) -> Caller:
-    """Return the caller that an operator is on behalf of an account."""
+    """Return the caller that an operator is on behalf of an account.
+
+    Raises:
+        Forbidden: it is disabled.
+    """
+    if user.disabled:
+        raise Forbidden(f"`{user.login}` is disabled; put it back with `cargo-registry user enable {user.login}`")
     return Caller(user.id, user.login, user.role, address=operator().address)
 
 

@@ -8,12 +8,14 @@ import asyncio
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -28,6 +30,7 @@ from cargo_registry.db.audit import Actor
 from cargo_registry.db.upkeep import Stored
 from cargo_registry.errors import Invalid, RegistryError
 from cargo_registry.registry import Registry, Site
+from cargo_registry.storage.disk import reporting
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +81,8 @@ async def fsck(
             yield Finding(registry.name, _name(version), f"the gate would refuse it today: {refusal}")
         progress(_name(version))
     async for orphan in _orphans(registry):
-        if repair:
-            registry.tarballs.delete(orphan)
+        if repair and not await registry.db.in_writer(partial(_drop, registry, orphan)):
+            continue
         yield Finding(registry.name, orphan, "a tarball that no version has", repaired=repair)
 
 
@@ -95,6 +98,9 @@ async def verify_in_background(site: Site, *, days: int) -> None:
                     await _verify_due(registry, days=days)
         except RegistryError as error:
             log.warning("tarballs are verified later: %s", error)
+        except Exception:
+            # A bug. Without this the task would end, and nobody would hear of it.
+            log.exception("tarballs are verified later")
         await asyncio.sleep(60)
 
 
@@ -151,6 +157,8 @@ def _stat(path: Path, version: Stored) -> str | None:
         size = path.stat().st_size
     except FileNotFoundError:
         return "the tarball is missing"
+    except OSError as error:
+        return f"the tarball cannot be read: {error.strerror}"
     if size != version.size:
         return f"the tarball has {size} bytes and should have {version.size}"
     return None
@@ -200,20 +208,39 @@ async def _orphans(registry: Registry) -> AsyncIterator[str]:
 
 
 async def _unlisted(registry: Registry, keys: list[str], old: float) -> list[str]:
-    by_cksum = {key: key.removesuffix(".crate")[-64:] for key in keys}
+    by_cksum = {key: _cksum(key) for key in keys}
     listed = await registry.db.read(rows.listed_cksums, registry.name, set(by_cksum.values()))
-    return [
-        key
-        for key in keys
-        if by_cksum[key] not in listed and registry.tarballs.path(key).stat().st_mtime < old
-    ]
+    return [key for key in keys if by_cksum[key] not in listed and _mtime(registry, key) < old]
+
+
+def _mtime(registry: Registry, key: str) -> float:
+    try:
+        return registry.tarballs.path(key).stat().st_mtime
+    except FileNotFoundError:
+        return math.inf  # deleted meanwhile
+
+
+def _drop(registry: Registry, key: str) -> bool:
+    """Delete an orphan; return False if meanwhile it is none: the same bytes may just be published again."""
+    name = CrateName.stored(Path(key).parent.name)
+    with registry.locks.hold(f"{registry.name}/{name.canonical}"):
+        with registry.db.transaction() as tx:
+            listed = rows.listed_cksums(tx, registry.name, [_cksum(key)])
+        if not listed:
+            registry.tarballs.delete(key)
+        return not listed
+
+
+def _cksum(key: str) -> str:
+    return key.removesuffix(".crate")[-64:]
 
 
 @contextmanager
 def _alone(site: Site) -> Iterator[bool]:
     """Say whether this process may do the work that only one does at a time."""
     folder = next(iter(site.registries.values())).index_files.root / ".locks"
-    descriptor = os.open(folder / "upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with reporting():
+        descriptor = os.open(folder / "upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -196,6 +196,9 @@ class Cargo:
             "CARGO_HOME": str(self.home),
             "RUSTUP_HOME": os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup"),
             "RUSTUP_AUTO_INSTALL": "0",
+            # Nothing is compiled twice here, and nobody debugs it: a quarter of the time.
+            "CARGO_INCREMENTAL": "0",
+            "CARGO_PROFILE_DEV_DEBUG": "0",
         }
 
     @property

@@ -358,9 +358,9 @@ def test_list_of_a_variable_must_be_a_toml_array() -> None:
                 "`upstream_ca`, `contact`, `max_age`, `offline`, `policy`."
             ),
         ),
-        ("[database]", "database", "; here can be `server`, `registries`, `limits`."),
-        ("data_dir = 'x'", "data_dir", "; here can be `server`, `registries`, `limits`."),
-        ("origins = {}", "origins", "; here can be `server`, `registries`, `limits`."),
+        ("[database]", "database", "; here can be `server`, `registries`, `limits`, `upkeep`."),
+        ("data_dir = 'x'", "data_dir", "; here can be `server`, `registries`, `limits`, `upkeep`."),
+        ("origins = {}", "origins", "; here can be `server`, `registries`, `limits`, `upkeep`."),
     ],
 )
 def test_unknown_key_is_told_with_a_suggestion(toml: str, key: str, hint: str) -> None:

@@ -103,7 +103,7 @@ def _greet(config: Path | None, data_dir: Path, bootstrap: str | None, url: str)
         return (
             f"This registry had no users. Made the admin `{bootstrap}` with a token, which is shown only this once:\n\n"
             f"    {secret}\n\n"
-            f"Put this into .cargo/config.toml of your project or home folder:\n\n{lines}\n"
+            f"Put this into ~/.cargo/config.toml, or .cargo/config.toml of one project:\n\n{lines}\n"
             "Then give cargo the token, and publish your first crate:\n\n"
             f"    cargo login --registry {registry.name}\n"
             f"    cargo publish --registry {registry.name}\n"

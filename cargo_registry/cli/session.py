@@ -68,9 +68,12 @@ def run(file: Path | None, data_dir: Path, work: Callable[[Site], Awaitable[T]],
 
     `url` is where a server listens, if that is known.
     """
+    settings = load(file, data_dir)
+    if url is None and not (data_dir / "registry.db").exists():
+        say(f"made a new, empty registry in {data_dir.absolute()}; `--data-dir` names another folder")
 
     async def session() -> T:
-        site = open_site(load(file, data_dir), url)
+        site = open_site(settings, url)
         try:
             for registry in site.registries.values():
                 await index.recover(registry)

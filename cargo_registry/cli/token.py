@@ -19,7 +19,10 @@ app = typer.Typer(help="Tokens: what `cargo login` takes.", no_args_is_help=True
 
 def _expiry(text: str) -> datetime | None:
     """Return when a token that lasts so long from now expires; None for `never`."""
-    return None if text == "never" else datetime.now(UTC) + duration(text)
+    try:
+        return None if text == "never" else datetime.now(UTC) + duration(text)
+    except OverflowError:
+        raise typer.BadParameter(f"`{text}` is longer than there will be years: write never") from None
 
 
 @app.command()

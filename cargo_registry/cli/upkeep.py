@@ -57,6 +57,8 @@ def fsck(
 
     async def work(site: Site) -> list[Finding]:
         found = [Finding("all", "registry.db", line) for line in await site.db.read(rows.integrity)]
+        for finding in found if not as_json else ():
+            _tell(finding)
         for chosen in pick_or_all(site, registry):
             total = await site.db.read(rows.count, chosen.name)
             with Progress(f"checking {chosen.name}", total=total) as progress:

@@ -31,6 +31,10 @@ _DEP_TABLES: tuple[tuple[DepKind, str, str], ...] = (
 
 _TOML_TYPES = {str: "a string", bool: "`true` or `false`", list: "a list", dict: "a table"}
 
+# Texts end up in terminals (`cargo search`), which obey these. Line breaks and tabs are no more than untidy.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_TEXTS = ("description", "license", "license-file", "links", "homepage", "documentation", "repository")
+
 _RUST_VERSION = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){0,2}")
 _EDITION = re.compile(r"20[0-9][0-9]")
 
@@ -104,6 +108,7 @@ def parse(data: bytes, *, members: Collection[str] | None = None) -> Manifest:
     feature_rules.check(features, ((dep.name, dep.optional) for dep in deps))
     lib = _lib(toml)
     name = _required(package, "name")
+    _check_texts(package)
     return Manifest(
         name=name,
         version=_version(package),
@@ -202,6 +207,18 @@ def _rust_version(package: _Table) -> str | None:
             "write it like `1.60` or `1.60.0`"
         )
     return rust_version
+
+
+def _check_texts(package: _Table) -> None:
+    """Check that no text of `[package]` holds control characters."""
+    texts = [(key, _get(package, key, str, "package") or "") for key in _TEXTS]
+    for key in ("keywords", "categories", "authors"):
+        texts += [(key, text) for text in _strings(package, key, "package") or []]
+    for key, text in texts:
+        if _CONTROL.search(text):
+            raise InvalidManifest(
+                f"the `package.{key}` {shown(text)} in `Cargo.toml` has a control character; remove it"
+            )
 
 
 def _check_edition(edition: str) -> None:

@@ -168,6 +168,16 @@ def check_team(text: str) -> None:
     _check_account(text, "team name")
 
 
+def check_label(text: str) -> None:
+    """Check what people call an account or token: anything that a terminal can show.
+
+    Raises:
+        InvalidName
+    """
+    if not text.isprintable():
+        raise InvalidName(f"the name {shown(text)} is not allowed; use only characters that can be printed")
+
+
 def check_registry_name(text: str) -> None:
     """Check the name of a registry that lives under a path of this site.
 

@@ -98,7 +98,9 @@ def revoke(tx: Connection, token_id: int, *, now: datetime) -> None:
     Raises:
         NotFound: no token has this id.
     """
-    if tx.execute(select(tokens.c.id).where(tokens.c.id == token_id)).first() is None:
+    # What does not fit into 64 bits is no id, and an error of the driver.
+    known = abs(token_id) < 2**63 and tx.execute(select(tokens.c.id).where(tokens.c.id == token_id)).first()
+    if not known:
         raise NotFound(f"there is no token {token_id}; `cargo-registry token list` shows them")
     unrevoked = (tokens.c.id == token_id) & tokens.c.revoked_at.is_(None)
     tx.execute(update(tokens).where(unrevoked).values(revoked_at=now))

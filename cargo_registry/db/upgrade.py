@@ -6,18 +6,17 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, table, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from cargo_registry.db.engine import translating, url
 from cargo_registry.errors import ConfigError
-from cargo_registry.storage.disk import fsync
+from cargo_registry.storage.disk import fsync, reporting
 
 log = logging.getLogger(__name__)
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 # Ten seconds in all, as long as a change waits for another one.
 _MAX_TRIES = 500
@@ -42,19 +41,16 @@ def _upgrade(path: Path) -> None:
     engine = create_engine(
         url("sqlite", path), poolclass=NullPool, connect_args={"isolation_level": None, "timeout": 10}
     )
-    config = Config()
-    # Alembic reads `%` as the start of a variable.
-    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
-    config.set_main_option("script_location", folder)
-    scripts = ScriptDirectory.from_config(config)
-    head = scripts.get_current_head()
+    # By the names of the files: Alembic takes 0.3 s to import, which is half of what a command needs.
+    steps = sorted(step.name[:4] for step in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+    head = steps[-1]
     if path.exists():
         # Without a lock, and without writing: a server must start on a disk that is full or read-only.
         with engine.connect() as connection:
             found = _revision(connection)
         if found == head:
             return
-        if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        if found is not None and found not in steps:
             raise ConfigError(
                 f"the database was written by a newer release (schema {found}); install that release"
             )
@@ -76,8 +72,18 @@ def _upgrade(path: Path) -> None:
             log.warning(
                 "upgrading the database from schema %s to %s; it is kept as %s", found, head, kept.name
             )
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        _run_steps(connection)
+
+
+def _run_steps(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    # Alembic reads `%` as the start of a variable.
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _use_wal(engine: Engine) -> None:
@@ -96,13 +102,21 @@ def _use_wal(engine: Engine) -> None:
 def copy(source: Path, target: Path) -> None:
     """Copy a database as it is at one moment, while others use it; `target` appears whole or not at all."""
     partial = target.with_name(f"{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
-        old.backup(new)
-    partial.chmod(0o600)
-    fsync(partial)
-    partial.replace(target)
-    fsync(target.parent)
+    with translating(), reporting():
+        partial.unlink(missing_ok=True)
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
+            old.backup(new)
+        partial.chmod(0o600)
+        fsync(partial)
+        partial.replace(target)
+        fsync(target.parent)
+
+
+def lay_up(path: Path) -> None:
+    """Make a database that nobody has open one file, which can also be read where nothing can be written."""
+    with translating(), closing(sqlite3.connect(path)) as connection:
+        # One in WAL mode wants to make two more files beside itself.
+        connection.execute("PRAGMA journal_mode=DELETE")
 
 
 def _revision(connection: Connection) -> str | None:

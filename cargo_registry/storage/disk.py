@@ -124,6 +124,13 @@ class DiskStore:
                 self.forget(key)
                 raise
 
+    def prepared(self, key: str) -> bytes | None:
+        """Return what was prepared for a key and neither shown nor forgotten, None if nothing was."""
+        try:
+            return self._pending(key).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def show(self, key: str) -> None:
         """Put what was prepared in place of the old bytes.
 

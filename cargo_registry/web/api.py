@@ -112,7 +112,12 @@ def _warnings(published: Published) -> dict[str, dict[str, list[str]]]:
 
 
 async def _logins(request: Request) -> list[str]:
-    sent = await body.json(request, OwnersBody)
+    sent = await body.json(
+        request,
+        OwnersBody,
+        empty='name at least one owner: {"users": ["LOGIN"]}; '
+        "to list owners, run `cargo owner --list` by itself",
+    )
     logins = sent.users if sent.users is not None else sent.owners
     if not logins or not all(login.strip() for login in logins):
         raise Invalid('name at least one owner: {"users": ["LOGIN", "team:NAME"]}')

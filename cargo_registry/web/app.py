@@ -197,7 +197,11 @@ class App:
         self._site = site
         self._mirrors = pull_through.open_mirrors(site)
         for registry in site.registries.values():
-            await index.recover(registry)
+            try:
+                await index.recover(registry)
+            except RegistryError as error:
+                # Reads go on, on a disk that is read-only too; the crate's next change finds what is left.
+                log.error("index files that a crash left unfinished wait: %s", error)
             base = "" if registry is site.root else registry.name
             mirror = self._mirrors.get(registry.name)
             self._mounted[base] = _Mounted(
@@ -223,8 +227,12 @@ class App:
                 await task
         for mirror in self._mirrors.values():
             await mirror.close()
-        await download.flush(self._site)
-        await close_site(self._site)
+        try:
+            await download.flush(self._site)
+        except RegistryError as error:
+            log.warning("the last download counts are lost: %s", error)
+        finally:
+            await close_site(self._site)
 
 
 def _only_reads(scope: Scope) -> None:

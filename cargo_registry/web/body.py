@@ -24,8 +24,8 @@ _MAX_JSON_BYTES = 1024 * 1024
 _FRAME_BYTES = 8  # the two lengths
 
 
-async def json(request: Request, shape: type[T]) -> T:
-    """Return a small JSON body of a shape.
+async def json(request: Request, shape: type[T], *, empty: str) -> T:
+    """Return a small JSON body of a shape; `empty` is what to say where there is no body.
 
     Raises:
         Invalid: it is not that.
@@ -36,6 +36,8 @@ async def json(request: Request, shape: type[T]) -> T:
         body += piece
         if len(body) > _MAX_JSON_BYTES:
             raise TooLarge(f"the request's body is larger than {_MAX_JSON_BYTES} bytes")
+    if not body:
+        raise Invalid(empty)
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

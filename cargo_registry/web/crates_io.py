@@ -109,7 +109,8 @@ def dependencies_on(crate: Crate, dependent: Crate, version: Version) -> list[Js
     return [
         dependency | {"downloads": dependent.downloads}
         for dependency in dependencies(version)
-        if dependency["crate_id"].lower().replace("-", "_") == crate.canonical
+        if dependency["registry"] is None
+        and dependency["crate_id"].lower().replace("-", "_") == crate.canonical
     ]
 
 

@@ -106,7 +106,12 @@ class Limits:
         return address
 
     def _is_proxy(self, address: str) -> bool:
-        return _is_address(address) and any(ip_address(address) in network for network in self._proxies)
+        if not _is_address(address):
+            return False
+        ip = ip_address(address)
+        # So an IPv4 client is called where the server listens on `::`.
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        return any(ip in network for network in self._proxies)
 
 
 def _is_address(text: str) -> bool:

@@ -22,7 +22,7 @@ code {{ font-family: ui-monospace, monospace; }}
 <h1>A token for <code>{name}</code></h1>
 <p>Tokens of this registry are issued by its operator, who runs on the server:</p>
 <pre>cargo-registry token create <i>YOUR-LOGIN</i></pre>
-<p>Put this into <code>.cargo/config.toml</code> of your project or home folder:</p>
+<p>Put this into <code>~/.cargo/config.toml</code>, or <code>.cargo/config.toml</code> of one project:</p>
 <pre>{config}</pre>
 <p>Then give cargo the token. It asks for it, so that it does not end up in your shell's history:</p>
 <pre>cargo login --registry {name}</pre>
