@@ -47,7 +47,7 @@ def client_config(
     async def work(site: Site) -> tuple[str, str, dict[str, str]]:
         chosen = pick(site, registry)
         facts = {
-            "name": chosen.name,
+            "name": client.name(chosen),
             "index": chosen.index_url,
             "token_variable": client.token_variable(chosen),
         }

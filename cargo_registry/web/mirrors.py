@@ -38,7 +38,7 @@ def routes(site: Site, registry: Registry, mirror: Mirror) -> Sequence[Route]:
 async def post_refresh(mirror: Mirror, site: Site, registry: Registry, request: Request) -> Response:
     """`POST /api/v1/mirror/refresh`: ask upstream for the index files of crates now, whatever their age."""
     auth.must(site, request.scope).require_registry(registry)
-    sent = await body.json(request, RefreshBody)
+    sent = await body.json(request, RefreshBody, empty="name the crates")
     if not 0 < len(sent.crates) <= _MAX_CRATES:
         raise Invalid(f"name from 1 to {_MAX_CRATES} crates")
     failed = await prefetch.refresh(mirror, sent.crates)
