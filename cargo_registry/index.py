@@ -3,7 +3,7 @@
 A crate's file holds one JSON line per version, exactly as cargo gets it, and can be deleted and rebuilt.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,12 +82,53 @@ def _change(
         return result
 
 
+async def change_all(
+    registry: Registry, changes: Sequence[tuple[CrateName, Callable[[Connection], T]]]
+) -> list[T]:
+    """Change several crates as `change` does, all of them or none, in one transaction.
+
+    For what can be had again: a power cut may lose the files, not the rows. Who calls this renews such a file
+    (`renew`) when it is asked for.
+    """
+    return await registry.db.in_writer(partial(_change_all, registry, changes))
+
+
+def _change_all(
+    registry: Registry, changes: Sequence[tuple[CrateName, Callable[[Connection], T]]]
+) -> list[T]:
+    keys = [_key(registry, name) for name, _ in changes]
+    with registry.locks.hold_all(f"{registry.name}/{name.canonical}" for name, _ in changes):
+        for name, _ in changes:
+            if _key(registry, name) in registry.index_files.unfinished():
+                _renew(registry, name)
+        try:
+            with registry.db.transaction() as tx:
+                results = []
+                for (name, rows), key in zip(changes, keys, strict=True):
+                    results.append(rows(tx))
+                    registry.index_files.prepare(key, _render(tx, registry, name), durable=False)
+        except BaseException:
+            for key in keys:
+                registry.index_files.forget(key)
+            raise
+        for key in keys:
+            registry.index_files.show(key)
+        return results
+
+
 async def recover(registry: Registry) -> None:
     """Finish what a crash left between COMMIT and rename. Costs nothing where there was no crash."""
     prefix = f"{registry.name}/"
     for key in registry.index_files.unfinished():
         if key.startswith(prefix):
             await registry.db.in_writer(partial(_renew_locked, registry, CrateName.stored(Path(key).name)))
+
+
+async def renew(registry: Registry, name: CrateName) -> None:
+    """Make a crate's file what its rows say, if it is not."""
+    data = registry.db.look_up(_render, registry, name)
+    if not _says(registry, name, data):
+        await registry.db.in_writer(partial(_renew_locked, registry, name))
 
 
 async def differences(registry: Registry) -> AsyncIterator[str]:

@@ -167,7 +167,9 @@ def acting_for(user: User) -> Caller:
         Forbidden: it is disabled.
     """
     if user.disabled:
-        raise Forbidden(f"`{user.login}` is disabled; put it back with `cargo-registry user enable {user.login}`")
+        raise Forbidden(
+            f"`{user.login}` is disabled; put it back with `cargo-registry user enable {user.login}`"
+        )
     return Caller(user.id, user.login, user.role, address=operator().address)
 
 

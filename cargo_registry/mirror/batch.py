@@ -1,61 +1,66 @@
 """Many small changes in one transaction: a cold build brings hundreds at once, and each COMMIT waits for the disk."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
-from sqlalchemy import Connection
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-from cargo_registry.db.engine import Database
-
-Change = Callable[[Connection], object]
+_MOST = 64  # more at once would make others wait who write too
 
 
-class Batch:
-    """Collects changes while a transaction is on its way, and writes them with the next one."""
+class Batch(Generic[Item, Result]):
+    """Collects items while others are being written, and hands them to `write` together.
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
+    `write` does all of them or, when it raises, none.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
+        self._write = write
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def write(self, change: Change) -> None:
-        """Make a change; durable on return. What it raises is raised, and concerns no other change."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((change, done))
+    async def add(self, item: Item) -> Result:
+        """Write an item; durable on return. What is raised concerns this item only."""
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, done))
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
-        await done
+            self._writer = asyncio.create_task(self._write_all())
+        return await done
 
     async def close(self) -> None:
         """Finish what is waiting."""
         if self._writer is not None:
             await self._writer
 
-    async def _write(self) -> None:
+    async def _write_all(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting, []
+            batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
             try:
-                await self._db.write(_all, [change for change, _ in batch])
-            except Exception:
+                results = await self._write([item for item, _ in batch])
+            except Exception as error:
+                if len(batch) == 1:
+                    _settle(batch[0][1], error)
+                    continue
                 # One of them is to blame; the others shall not suffer.
-                for change, done in batch:
-                    await self._write_one(change, done)
+                for one in batch:
+                    await self._write_one(*one)
                 continue
-            for _, done in batch:
+            for (_, done), result in zip(batch, results, strict=True):
                 if not done.done():
-                    done.set_result(None)
+                    done.set_result(result)
 
-    async def _write_one(self, change: Change, done: "asyncio.Future[None]") -> None:
+    async def _write_one(self, item: Item, done: "asyncio.Future[Result]") -> None:
         try:
-            await self._db.write(_all, [change])
+            (result,) = await self._write([item])
         except Exception as error:
-            if not done.done():
-                done.set_exception(error)
+            _settle(done, error)
         else:
             if not done.done():
-                done.set_result(None)
+                done.set_result(result)
 
 
-def _all(tx: Connection, changes: list[Change]) -> None:
-    for change in changes:
-        change(tx)
+def _settle(done: "asyncio.Future[Result]", error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)

@@ -16,7 +16,7 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -66,6 +66,8 @@ _LOCK_FILES = 4096
 _LOCK_POLL_S = 0.01
 _MAX_MANIFEST_BYTES = 1024 * 1024
 
+Change = Callable[[Connection], None]
+
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _CKSUM = re.compile(r"[0-9a-f]{64}")
 
@@ -105,11 +107,13 @@ class Mirror:
         self._local = local
         self._upstream = None if registry.table.offline else Upstream(registry.table)
         self._max_age = float(registry.table.max_age)
-        self._batch = Batch(registry.db)
+        self._rows: Batch[Change, None] = Batch(self._write_rows)
+        self._files: Batch[File, Sequence[takedown.Event]] = Batch(self._write_files)
         self._states: dict[str, _State] = {}  # by index path
         self._served: OrderedDict[str, tuple[tuple[int, int, int], dict[str, Line]]] = OrderedDict()
         self._lookups: dict[str, _Lookup] = {}  # by name
         self._fetches: dict[str, Fetch] = {}  # by key
+        self._compared: set[str] = set()  # names whose file was once compared with its rows
         self._tasks: set[asyncio.Task[None]] = set()
         # Not the locks of `index.change`, which is called while these are held.
         self._locks = Locks(registry.index_files.root / ".fetching", _LOCK_FILES)
@@ -119,9 +123,23 @@ class Mirror:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._batch.close()
+        await self._rows.close()
+        await self._files.close()
         if self._upstream is not None:
             await self._upstream.close()
+
+    async def _write_rows(self, changes: Sequence[Change]) -> list[None]:
+        def run(tx: Connection) -> list[None]:
+            return [change(tx) for change in changes]
+
+        return await self.registry.db.write(run)
+
+    async def _write_files(self, files: Sequence[File]) -> list[Sequence[takedown.Event]]:
+        def rows(file: File) -> Callable[[Connection], Sequence[takedown.Event]]:
+            return lambda tx: takedown.take(tx, self.registry, file, local=self._local)
+
+        changes = [(CrateName.stored(file.name), rows(file)) for file in files]
+        return await index.change_all(self.registry, changes)
 
     # --- Index files -----------------------------------------------------------------------------------
 
@@ -223,7 +241,7 @@ class Mirror:
             self._note_failure(state, file, failed, registry.now())
             return
         if failed:
-            await self._batch.write(lambda tx: mirrors.clear_failure(tx, registry.name, what))
+            await self._rows.add(lambda tx: mirrors.clear_failure(tx, registry.name, what))
         now = registry.now()
         match answer:
             case Absent() if file is None:
@@ -243,9 +261,9 @@ class Mirror:
                     file = replace(file, etag=answer.etag, last_modified=answer.last_modified)
                 file = replace(file, checked_at=now)
                 if isinstance(answer, IndexFile):
-                    await self._batch.write(partial(_put_file, registry=registry, file=file))
+                    await self._rows.add(partial(_put_file, registry=registry, file=file))
                 else:
-                    await self._batch.write(lambda tx: mirrors.confirm(tx, registry.name, {name: now}))
+                    await self._rows.add(lambda tx: mirrors.confirm(tx, registry.name, {name: now}))
         self._note(state, await self._render_if_due(file, now), self._max_age)
 
     async def _ask(
@@ -270,19 +288,22 @@ class Mirror:
         raise AssertionError
 
     async def _take(self, file: File) -> None:
-        events = await index.change(
-            self.registry,
-            CrateName.stored(file.name),
-            lambda tx: takedown.take(tx, self.registry, file, local=self._local),
-        )
+        self._compared.add(file.name)
+        events = await self._files.add(file)
         for event in events:
             level = logging.WARNING if event.action in ("mirror-vanished", "mirror-back") else logging.ERROR
             log.log(level, "mirror %s: %s", self.registry.name, event)
 
     async def _render_if_due(self, file: File | None, now: datetime) -> File | None:
-        """Write the file that is served anew where the policy has changed, or time has changed its outcome."""
+        """Write the file that is served anew where the policy has changed, or time has changed its outcome.
+
+        And once in each process where it is not there, or not whole: a power cut may have lost it.
+        """
         if file is None:
             return None
+        if file.name not in self._compared:
+            self._compared.add(file.name)
+            await index.renew(self.registry, CrateName.stored(file.name))
         current = self.registry.db.look_up(mirrors.file, self.registry.name, file.name)
         if current is None:
             return None
@@ -326,7 +347,7 @@ class Mirror:
             pause_s,
         )
         try:
-            await self._batch.write(lambda tx: mirrors.put_failure(tx, self.registry.name, failed))
+            await self._rows.add(lambda tx: mirrors.put_failure(tx, self.registry.name, failed))
         except RegistryError as unwritten:
             log.warning("mirror %s: %s", self.registry.name, unwritten)
         return failed
@@ -501,13 +522,13 @@ class Mirror:
             pause_s = (failed.next_try_at - registry.now()).total_seconds()
             return _unavailable(f"the tarball of `{line.name}@{line.vers}`", str(error), pause_s)
         facts = await asyncio.to_thread(self._keep, fetch, key)
-        await self._batch.write(
+        await self._rows.add(
             lambda tx: mirrors.store(
                 tx, registry.name, line, size=fetch.written, manifest=facts, now=registry.now()
             )
         )
         if failed:
-            await self._batch.write(lambda tx: mirrors.clear_failure(tx, registry.name, what))
+            await self._rows.add(lambda tx: mirrors.clear_failure(tx, registry.name, what))
         return None
 
     def _keep(self, fetch: Fetch, key: str) -> dict[str, Any]:

@@ -46,9 +46,9 @@ def take(tx: Connection, registry: Registry, new: File, *, local: Collection[str
             new = replace(new, gone_at=before.gone_at or now)
         events += _compare(tx, registry, before, lines, now)
     events += _namesakes(tx, registry, new.name, lines, local, is_first=before is None)
-    put(tx, registry, new)
-    held, _ = mirrors.facts(tx, registry.name, new, _policy(registry), now=now)
-    mirrors.set_yanked(tx, registry.name, held, now=now)
+    held = put(tx, registry, new)
+    if before is not None:
+        mirrors.set_yanked(tx, registry.name, held, now=now)
     for event in events:
         audit.record(
             tx,
@@ -63,13 +63,14 @@ def take(tx: Connection, registry: Registry, new: File, *, local: Collection[str
     return events
 
 
-def put(tx: Connection, registry: Registry, file: File) -> None:
-    """Write a file, and under which policy and until when its rendering holds."""
+def put(tx: Connection, registry: Registry, file: File) -> Sequence[Line]:
+    """Write a file, and under which policy and until when its rendering holds; return the lines that hold."""
     policy = _policy(registry)
     now = registry.now()
     lines, facts = mirrors.facts(tx, registry.name, file, policy, now=now)
     due = serving.next_change(lines, facts)
     mirrors.put_file(tx, registry.name, replace(file, fingerprint=policy.fingerprint, due_at=due))
+    return lines
 
 
 def _compare(

@@ -96,12 +96,15 @@ class DiskStore:
 
     # Index files: prepared before the COMMIT, shown after it.
 
-    def prepare(self, key: str, data: bytes) -> None:
+    def prepare(self, key: str, data: bytes, *, durable: bool = True) -> None:
         """Write the next bytes of a key, durable but not yet shown; no bytes: it shall be free.
 
         `show` or `forget` comes next. Until then `unfinished` names the key, also after a crash. The new file
         gets an mtime at least one second after the old one's: nginx makes its ETag of seconds and size, and
         would hide a yank that is followed by an unyank.
+
+        Without `durable`, a power cut may lose the file or leave it empty, and the caller will notice: waiting for
+        the disk takes most of the time that a new file costs.
         """
         path, pending = self.path(key), self._pending(key)
         with reporting():
@@ -110,13 +113,18 @@ class DiskStore:
                     file.write(data)
                     file.flush()
                     os.fchmod(file.fileno(), _FILE_MODE)
-                    os.fsync(file.fileno())
-                _make_folder(path.parent, self.root)
+                    if durable:
+                        os.fsync(file.fileno())
+                if durable:
+                    _make_folder(path.parent, self.root)
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 # A rename to a name that is not there yet may need room in the folder, and there may be none.
                 # An empty file keeps it; readers take that for no file.
                 if data:
                     _keep_room(path)
-                fsync(pending.parent)
+                if durable:
+                    fsync(pending.parent)
                 later = _mtime_ns(path) + 1_000_000_000
                 if later > _mtime_ns(pending):
                     os.utime(pending, ns=(later, later))

@@ -3,8 +3,8 @@
 import fcntl
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cargo_registry.storage.disk import reporting
@@ -35,6 +35,15 @@ class Locks:
             os.close(descriptor)
 
     @contextmanager
+    def hold_all(self, names: Iterable[str]) -> Iterator[None]:
+        """Hold the locks of several names; taken in one order by everybody, so that nobody waits in a circle."""
+        slots = {self._slot(name): name for name in names}
+        with ExitStack() as stack:
+            for slot in sorted(slots):
+                stack.enter_context(self.hold(slots[slot]))
+            yield
+
+    @contextmanager
     def try_hold(self, name: str) -> Iterator[bool]:
         """Hold the lock of `name` if it is free now; give whether it is held. Never waits."""
         descriptor = self._open(name)
@@ -49,6 +58,10 @@ class Locks:
             os.close(descriptor)
 
     def _open(self, name: str) -> int:
-        slot = zlib.crc32(name.encode()) % self._files
         with reporting():
-            return os.open(self._folder / f"{slot:02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            return os.open(
+                self._folder / f"{self._slot(name):02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+            )
+
+    def _slot(self, name: str) -> int:
+        return zlib.crc32(name.encode()) % self._files
