@@ -193,6 +193,15 @@ def _names_of_team(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsTable:
+    """`[server.tls]`: HTTPS by the server itself, with HTTP/2."""
+
+    certificate: str | None = setting(None, unset="no TLS", allowed="the path of a PEM file")
+    key: str | None = setting(None, unset="no TLS", allowed="the path of a PEM file")
+    min_version: Literal["1.2", "1.3"] = setting("1.2")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerTable:
     """`[server]`: where the site listens and how the world reaches it."""
 
@@ -221,6 +230,7 @@ class ServerTable:
         allowed='an IP address or network without host bits, such as "10.0.0.5" or "10.0.0.0/8"',
         check=ipaddress.ip_network,
     )
+    tls: TlsTable = field(default_factory=TlsTable)
 
 
 Strictness = Literal["off", "warn", "refuse"]
@@ -416,6 +426,13 @@ def read(
 
 
 def _check_together(config: Config, file: str | None) -> None:
+    tls = config.server.tls
+    if (tls.certificate is None) != (tls.key is None):
+        missing, there = ("key", "certificate") if tls.key is None else ("certificate", "key")
+        origin = config.origins[f"server.tls.{there}"]
+        raise ConfigError(
+            f"`{origin}`: `server.tls.{there}` is set but `server.tls.{missing}` is not; TLS needs both."
+        )
     default = config.server.default_registry
     if default not in config.registries and config.origins["server.default_registry"] != "default":
         first = next(iter(config.registries))

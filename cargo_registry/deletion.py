@@ -4,6 +4,7 @@ Yanking is for everything else: whoever has locked a deleted version cannot buil
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from sqlalchemy import Connection
 
@@ -51,7 +52,9 @@ async def delete(
     def drop_tarballs(found: list[crates.Version]) -> None:
         for version in found:
             key = tarball_key(stored_name, version.vers, version.cksum)
-            registry.tarballs.delete(f"{registry.name}/{key}")
+            # Where that fails, nothing lists it any more, and `fsck --repair` finds it.
+            with suppress(OSError):
+                registry.tarballs.delete(f"{registry.name}/{key}")
 
     found = await index.change(registry, stored_name, rows, then=drop_tarballs)
     return [version.vers for version in found]

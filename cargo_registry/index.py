@@ -3,20 +3,34 @@
 A crate's file holds one JSON line per version, exactly as cargo gets it, and can be deleted and rebuilt.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from cargo_registry.crate import entry
 from cargo_registry.crate.names import CrateName
 from cargo_registry.db import crates, mirrors
+from cargo_registry.db.engine import MAX_QUEUE_S
+from cargo_registry.errors import Unavailable
 from cargo_registry.registry import Registry
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# Changes that share a COMMIT. More would keep the first of them, and other processes, waiting.
+_MAX_GROUP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,79 +55,135 @@ async def change(
     tarball or not at all. On return the change is durable and the very next GET sees it. Whatever is raised,
     nothing has changed. `then` is called once the change shows, while nobody else can change the crate.
     """
-    return await registry.db.in_writer(partial(_change, registry, name, rows, tarball, then))
+    wanted = _Change(registry, name, rows, tarball, then)
+    registry.waiting.append(wanted)
+    registry.db.soon(partial(_change_waiting, registry))
+    # Finished even if the caller is cancelled: a client that hangs up changes nothing.
+    result: T = await asyncio.shield(asyncio.wrap_future(wanted.done))
+    return result
 
 
-def _change(
-    registry: Registry,
-    name: CrateName,
-    rows: Callable[[Connection], T],
-    tarball: Spooled | None,
-    then: Callable[[T], None] | None,
-) -> T:
-    """Lock → transaction (rows, tarball, new file beside the old one) → COMMIT → rename → release.
+@dataclass(eq=False, slots=True)
+class _Change:
+    """A change of one crate that waits, or shares a COMMIT with others."""
 
-    Without the lock, a slow writer renames an older list over a newer one that was already acknowledged,
-    and readers see versions vanish in between. The file is written before the COMMIT, so that a full disk
-    refuses the change whole; after it there is only a rename, which needs no space. A crash between the two
-    leaves a prepared file, which `recover` and the next change of the crate find.
-    """
-    key = _key(registry, name)
-    with registry.locks.hold(f"{registry.name}/{name.canonical}"):
-        if key in registry.index_files.unfinished():
-            _renew(registry, name)
-        stored = False
-        try:
-            with registry.db.transaction() as tx:
-                result = rows(tx)
-                if tarball is not None:
-                    registry.tarballs.adopt(tarball.key, tarball.path)
-                    stored = True
-                registry.index_files.prepare(key, _render(tx, registry, name))
-        except BaseException:
-            registry.index_files.forget(key)
+    registry: Registry
+    name: CrateName
+    rows: Callable[[Connection], Any]
+    tarball: Spooled | None
+    then: Callable[[Any], None] | None
+    asked: float = field(default_factory=time.monotonic)
+    done: Future[Any] = field(default_factory=Future)
+    result: Any = None
+    stored: bool = False
+
+    @property
+    def key(self) -> str:
+        return _key(self.registry, self.name)
+
+    @property
+    def lock(self) -> str:
+        return f"{self.registry.name}/{self.name.canonical}"
+
+    def prepare(self, tx: Connection, unsynced: set[Path]) -> None:
+        """Change the rows, put the tarball under its key, and write the new file beside the old one."""
+        self.result = self.rows(tx)
+        if self.tarball is not None:
+            self.registry.tarballs.adopt(self.tarball.key, self.tarball.path, unsynced=unsynced)
+            self.stored = True
+        data = _render(tx, self.registry, self.name)
+        self.registry.index_files.prepare(self.key, data, unsynced=unsynced)
+
+    def refuse(self, error: BaseException) -> None:
+        """Take back what is no row, and say why."""
+        with suppress(OSError):
+            self.registry.index_files.forget(self.key)
             # Under the lock: nobody else can have listed the same bytes meanwhile.
-            if tarball is not None and stored:
-                registry.tarballs.delete(tarball.key)
-            raise
-        registry.index_files.show(key)
-        if then is not None:
-            then(result)
-        return result
+            if self.tarball is not None and self.stored:
+                self.registry.tarballs.delete(self.tarball.key)
+        self.done.set_exception(error)
 
-
-async def change_all(
-    registry: Registry, changes: Sequence[tuple[CrateName, Callable[[Connection], T]]]
-) -> list[T]:
-    """Change several crates as `change` does, all of them or none, in one transaction.
-
-    For what can be had again: a power cut may lose the files, not the rows. Who calls this renews such a file
-    (`renew`) when it is asked for.
-    """
-    return await registry.db.in_writer(partial(_change_all, registry, changes))
-
-
-def _change_all(
-    registry: Registry, changes: Sequence[tuple[CrateName, Callable[[Connection], T]]]
-) -> list[T]:
-    keys = [_key(registry, name) for name, _ in changes]
-    with registry.locks.hold_all(f"{registry.name}/{name.canonical}" for name, _ in changes):
-        for name, _ in changes:
-            if _key(registry, name) in registry.index_files.unfinished():
-                _renew(registry, name)
+    def show(self) -> None:
+        """Put the new file in place of the old one, and say that it is done."""
         try:
-            with registry.db.transaction() as tx:
-                results = []
-                for (name, rows), key in zip(changes, keys, strict=True):
-                    results.append(rows(tx))
-                    registry.index_files.prepare(key, _render(tx, registry, name), durable=False)
-        except BaseException:
-            for key in keys:
-                registry.index_files.forget(key)
-            raise
-        for key in keys:
-            registry.index_files.show(key)
-        return results
+            self.registry.index_files.show(self.key)
+            if self.then is not None:
+                self.then(self.result)
+        except OSError as error:
+            # It has happened, so it is not answered with an error. The disk failed within these microseconds.
+            log.error(
+                "%s is changed, but its index file is shown only after the next start: %s", self.name, error
+            )
+        self.done.set_result(self.result)
+
+
+def _change_waiting(registry: Registry) -> None:
+    """Make the changes that wait, many at once: a COMMIT, and the fsyncs before it, cost the same for all."""
+    group = _next_group(registry.waiting)
+    if not group:
+        return  # a call before took it along
+    try:
+        with registry.locks.hold(*(change.lock for change in group)):
+            _change_group(registry, group)
+    except BaseException as error:
+        for change in group:
+            if not change.done.done():
+                change.done.set_exception(error)
+
+
+def _next_group(waiting: deque[_Change]) -> list[_Change]:
+    """Take the next changes out, of each crate one."""
+    group: dict[str, _Change] = {}
+    again = []
+    while waiting and len(group) < _MAX_GROUP:
+        change = waiting.popleft()
+        if time.monotonic() - change.asked > MAX_QUEUE_S:
+            busy = Unavailable("the registry's database is busy; nothing was changed, try again")
+            change.done.set_exception(busy)
+        elif group.setdefault(change.lock, change) is not change:
+            again.append(change)
+    # Whoever asked for them has also asked for another call of `_change_waiting`.
+    waiting.extendleft(reversed(again))
+    return list(group.values())
+
+
+def _change_group(registry: Registry, group: list[_Change]) -> None:
+    """Transaction (rows, tarballs, new files beside the old ones) → fsync → COMMIT → rename; under the locks.
+
+    Without the locks, a slow writer renames an older list over a newer one that was already acknowledged,
+    and readers see versions vanish in between. The files are written before the COMMIT, so that a full disk
+    refuses a change whole; after it there are only renames, which need no space. A crash between the two
+    leaves prepared files, which `recover` and the next change of the crate find. A change that is refused
+    undoes nothing of the others.
+    """
+    unfinished = set(registry.index_files.unfinished())
+    for change in group:
+        if change.key in unfinished:
+            _renew(change.registry, change.name)
+    unsynced: set[Path] = set()
+    prepared: list[_Change] = []
+    try:
+        with registry.db.transaction() as tx:
+            for change in group:
+                try:
+                    with tx.begin_nested():
+                        change.prepare(tx, unsynced)
+                except DBAPIError:
+                    # The savepoint may be gone with the transaction.
+                    raise
+                except Exception as error:
+                    change.refuse(error)
+                else:
+                    prepared.append(change)
+            # Also of changes that were refused, of which some may be gone.
+            registry.tarballs.sync(unsynced)
+    except BaseException as error:
+        for change in group:
+            if not change.done.done():
+                change.refuse(error)
+        return
+    for change in prepared:
+        change.show()
 
 
 async def recover(registry: Registry) -> None:

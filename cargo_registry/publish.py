@@ -11,18 +11,18 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from cargo_registry import index
-from cargo_registry.crate import entry, manifest, tarball, versions
+from cargo_registry import gate, index
+from cargo_registry.crate import entry
 from cargo_registry.crate.entry import IndexEntry
 from cargo_registry.crate.manifest import Manifest
 from cargo_registry.crate.names import CrateName
 from cargo_registry.crate.publish_body import PublishMetadata
 from cargo_registry.db import audit, crates, owners, users
 from cargo_registry.db.users import Role
-from cargo_registry.errors import Conflict, Forbidden, Invalid, InvalidTarball, TooLarge
+from cargo_registry.errors import Conflict, Forbidden, Invalid, TooLarge
 from cargo_registry.policy import rules
 from cargo_registry.registry import Registry
-from cargo_registry.storage.disk import fsync, reporting
+from cargo_registry.storage.disk import reporting
 from cargo_registry.tokens import Caller, Scope
 
 
@@ -102,43 +102,10 @@ async def _read(
     registry: Registry, metadata: PublishMetadata | None, upload: Upload
 ) -> tuple[Manifest, IndexEntry]:
     """Return what the tarball says: its manifest is the truth, and the JSON must agree with it."""
-    return await asyncio.to_thread(_read_whole, registry, metadata, upload)
-
-
-def _read_whole(
-    registry: Registry, metadata: PublishMetadata | None, upload: Upload
-) -> tuple[Manifest, IndexEntry]:
-    # All of it in the thread: ten thousand dependencies, which fit into a manifest, take a second to compare.
-    facts = _inspect(metadata, upload)
-    if metadata is not None:
-        entry.check_agreement(metadata, facts, registry.own_urls)
-    new = IndexEntry.from_manifest(
-        facts, cksum=upload.cksum, pubtime=registry.now(), own_urls=registry.own_urls
-    )
-    return facts, new
-
-
-def _inspect(metadata: PublishMetadata | None, upload: Upload) -> Manifest:
-    """Read the tarball and its manifest, and make the file durable. CPU and disk: in a thread."""
-    if metadata is not None:
-        name, vers = CrateName(metadata.name).text, metadata.vers
-        versions.parse(vers)
-    else:
-        facts = manifest.parse(_manifest(upload.path))
-        name, vers = facts.name, facts.version
-    found = tarball.inspect(upload.path, name, vers)
-    facts = manifest.parse(found.manifest, members=found.members)
-    fsync(upload.path)
-    return facts
-
-
-def _manifest(path: Path) -> bytes:
-    """Return the manifest of a tarball that came without cargo's JSON, which would name its top folder."""
-    for member in ("Cargo.toml", "cargo.toml"):
-        data = tarball.read_member(path, member, tarball.MAX_MANIFEST_BYTES)
-        if data is not None:
-            return data
-    raise InvalidTarball("the tarball has no `Cargo.toml`; make it with `cargo package`")
+    job = (upload.path, upload.cksum, metadata, registry.own_urls, registry.now())
+    if registry.reader is not None:
+        return await registry.reader.read(*job)
+    return await asyncio.to_thread(gate.read, *job)
 
 
 async def _check_policy(

@@ -2,6 +2,7 @@
 
 import asyncio
 from html import escape
+from pathlib import Path
 
 import nh3
 from markdown_it import MarkdownIt
@@ -30,7 +31,7 @@ async def html(registry: Registry, name: str, vers: str) -> str:
     listed, path = download.find(registry, name, vers)
     crate = registry.db.look_up(crates.get, registry.name, name)
     file = registry.db.look_up(crates.get_version, crate, vers).manifest["readme"]
-    data = await asyncio.to_thread(tarball.read_member, path, file, _MAX_BYTES) if file else None
+    data = await asyncio.to_thread(tarball.read_member, Path(path), file, _MAX_BYTES) if file else None
     if data is None:
         raise NotFound(f"version {shown(vers)} of crate `{listed.name}` has no README")
     text = data.decode("utf-8", "replace")

@@ -1,15 +1,17 @@
 """A registry and the site that serves it: values that every verb takes first. No behaviour here."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import Any
 
 from cargo_registry.config import Config, RegistryTable
 from cargo_registry.crate.entry import OwnUrls
 from cargo_registry.db import upgrade
 from cargo_registry.db.engine import Database
 from cargo_registry.errors import ConfigError, Forbidden
+from cargo_registry.gate import Reader
 from cargo_registry.policy.serving import Policy, read_policy
 from cargo_registry.storage.disk import DiskStore, reporting
 from cargo_registry.storage.locks import Locks
@@ -40,6 +42,9 @@ class Registry:
     locks: Locks  # one per crate
     uses: Uses
     now: Callable[[], datetime]
+    reader: Reader | None  # of uploads; None: a thread reads them
+    # Changes of `index` that the writer thread has not begun; of all registries of a site.
+    waiting: deque[Any]
     policy: Policy | None = None  # what is served, of a mirror
 
     @property
@@ -87,7 +92,7 @@ class Site:
         return self.registries.get(self.config.server.default_registry)
 
 
-def open_site(config: Config, url: str | None = None) -> Site:
+def open_site(config: Config, url: str | None = None, reader: Reader | None = None) -> Site:
     """Open the data under `config.data_dir`, made and migrated as needed. `close_site` when done.
 
     `url` is the address the server listens on; `server.url` of the configuration goes before it.
@@ -103,7 +108,8 @@ def open_site(config: Config, url: str | None = None) -> Site:
         raise ConfigError(
             f"the data cannot be in `{config.data_dir}`, which is no folder; name another with `--data-dir`"
         ) from None
-    url = config.server.url or url or f"http://{_authority(config.server.host, config.server.port)}"
+    scheme = "https" if config.server.tls.certificate else "http"
+    url = config.server.url or url or f"{scheme}://{_authority(config.server.host, config.server.port)}"
     database = config.data_dir / "registry.db"
     upgrade.upgrade(database)
     db = Database(database)
@@ -111,6 +117,7 @@ def open_site(config: Config, url: str | None = None) -> Site:
     tarballs = DiskStore(config.data_dir / "crates_storage")
     locks = Locks(config.data_dir / "index_data" / ".locks")
     uses = Uses()
+    waiting: deque[Any] = deque()
 
     def registry(table: RegistryTable) -> Registry:
         base = url if table.name == config.server.default_registry else f"{url}/{table.name}"
@@ -126,6 +133,8 @@ def open_site(config: Config, url: str | None = None) -> Site:
             locks=locks,
             uses=uses,
             now=_now,
+            reader=reader,
+            waiting=waiting,
             policy=read_policy(table.policy, offline=table.offline, registry=table.name)
             if table.kind == "mirror"
             else None,
@@ -137,7 +146,13 @@ def open_site(config: Config, url: str | None = None) -> Site:
 
 async def close_site(site: Site) -> None:
     """Close what `open_site` opened; what is being written is finished first."""
+    for registry in site.registries.values():
+        if registry.reader is not None:
+            await registry.reader.close()
     await site.db.close()
+    for registry in site.registries.values():
+        registry.index_files.close()
+        registry.tarballs.close()
 
 
 def _now() -> datetime:

@@ -88,12 +88,12 @@ class Caller:
 def authenticate(site: Site, secret: str, *, address: str | None = None) -> Caller | None:
     """Return who calls with this token; None if it is unknown, revoked, expired, or its user disabled.
 
-    Looked up on each request, so that a revocation holds from the next one on, in every process.
+    As the database says at this moment, so that a revocation holds from the next request on, in every process.
     """
     now = site.now()
     sha256 = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-    holder = site.db.look_up(rows.holder, sha256, now=now)
-    if holder is None:
+    holder = site.db.remembered(rows.holder, sha256)
+    if holder is None or (holder.token.expires_at is not None and holder.token.expires_at <= now):
         return None
     site.uses.tokens[holder.token.id] = now
     return Caller(holder.user_id, holder.token.login, holder.role, holder.token, address)

@@ -51,6 +51,9 @@ def test_without_file_and_environment_there_is_one_public_local_registry() -> No
         ("server.implementation", "granian", "default"),
         ("server.default_registry", "main", "default"),
         ("server.trusted_proxies", (), "default"),
+        ("server.tls.certificate", None, "default"),
+        ("server.tls.key", None, "default"),
+        ("server.tls.min_version", "1.2", "default"),
         ("registries.main.kind", "local", "default"),
         ("registries.main.access", "public", "default"),
         ("registries.main.aliases", (), "default"),
@@ -500,7 +503,7 @@ def test_bare_numbers_travel_with_their_unit() -> None:
 
 @dataclass(frozen=True, slots=True)
 class TlsTable:
-    cert: Path | None = config.setting(None, unset="no TLS", allowed="a file", check=Path)  # noqa: RUF009 - it returns a field
+    cert: Path | None = config.setting(None, unset="no TLS", allowed="a file", check=Path)
     versions: tuple[int, ...] = config.setting((12, 13))
 
 
@@ -586,7 +589,7 @@ def test_whole_number_is_a_number() -> None:
 def test_type_that_toml_does_not_have_needs_a_check() -> None:
     @dataclass(frozen=True, slots=True)
     class WrongTable:
-        file: Path | None = config.setting(None)  # noqa: RUF009 - it returns a field
+        file: Path | None = config.setting(None)
 
     @dataclass(frozen=True, slots=True)
     class Wrong:

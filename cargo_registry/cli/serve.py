@@ -1,22 +1,27 @@
 """`cargo-registry serve`: the server."""
 
 import logging
+import socket
 import sys
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from cargo_registry import accounts, client_config, tokens
 from cargo_registry.cli.session import HERE, ConfigFile, DataDir, load, run, say
+from cargo_registry.config import Config
 from cargo_registry.crate import names
 from cargo_registry.db import users
 from cargo_registry.db.users import Role
 from cargo_registry.registry import Site
-from cargo_registry.web import server
+from cargo_registry.web import server, tls
 from cargo_registry.web.app import create_app
+from cargo_registry.web.tls import Tls
 
 Implementation = Annotated[
     str | None,
@@ -42,6 +47,10 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    self_signed: Annotated[
+        bool,
+        typer.Option("--self-signed", help="HTTPS for a try-out, with a certificate made for this machine."),
+    ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = HERE,
 ) -> None:
@@ -62,6 +71,8 @@ def serve(
         workers=workers,
         implementation=implementation or settings.server.implementation,  # type: ignore[arg-type]
     )
+    certificate = _certificate(settings, listen.host, data_dir, self_signed=self_signed)
+    listen = replace(listen, tls=certificate)
     if settings.server.url is None and not _is_loopback(listen.host):
         say(
             f"warning: listening on {listen.host} without `server.url`: config.json will tell clients the address "
@@ -69,8 +80,21 @@ def serve(
         )
     # Here, not first in a worker: what is wrong with the data is said before anything listens.
     run(config, data_dir, _nothing)
-    ready = partial(_greet, config, data_dir, bootstrap)
+    ready = partial(_greet, config, data_dir, bootstrap, certificate if self_signed else None)
     raise typer.Exit(server.run(listen, partial(create_app, settings), on_ready=ready))
+
+
+def _certificate(settings: Config, host: str, data_dir: Path, *, self_signed: bool) -> Tls | None:
+    """Return the certificate of the settings, or one for a try-out; None: plain HTTP."""
+    table = settings.server.tls
+    if not self_signed:
+        if table.certificate is None or table.key is None:
+            return None
+        return Tls(Path(table.certificate), Path(table.key), table.min_version)
+    hosts = [socket.gethostname() if host in ("0.0.0.0", "::") else host]  # noqa: S104
+    if settings.server.url is not None:
+        hosts.append(urlsplit(settings.server.url).hostname or "")
+    return tls.self_signed(data_dir / "tls", hosts)
 
 
 async def _nothing(site: Site) -> None:
@@ -84,8 +108,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _greet(config: Path | None, data_dir: Path, bootstrap: str | None, url: str) -> None:
-    """Tell the operator of an empty registry what comes next."""
+def _greet(
+    config: Path | None, data_dir: Path, bootstrap: str | None, self_signed: Tls | None, url: str
+) -> None:
+    """Tell the operator of an empty registry what comes next, and how cargo trusts a try-out's certificate."""
 
     async def first_user(site: Site) -> str | None:
         if await site.db.read(users.any_exists):
@@ -109,6 +135,12 @@ def _greet(config: Path | None, data_dir: Path, bootstrap: str | None, url: str)
             f"    cargo publish --registry {registry.name}\n"
         )
 
+    if self_signed is not None:
+        say(
+            "\nThe certificate is self-signed. Put this into .cargo/config.toml of the project to try it with; it "
+            "replaces\nthe authorities that cargo trusts, so crates.io is out of reach there:\n\n"
+            f'    [http]\n    cainfo = "{self_signed.certificate.resolve()}"\n'
+        )
     hint = run(config, data_dir, first_user, url)
     if hint:
         say("\n" + hint)

@@ -69,11 +69,13 @@ def run(file: Path | None, data_dir: Path, work: Callable[[Site], Awaitable[T]],
     `url` is where a server listens, if that is known.
     """
     settings = load(file, data_dir)
-    if url is None and not (data_dir / "registry.db").exists():
-        say(f"made a new, empty registry in {data_dir.absolute()}; `--data-dir` names another folder")
+    is_new = not (data_dir / "registry.db").exists()
+    folder = data_dir.absolute()
 
     async def session() -> T:
         site = open_site(settings, url)
+        if is_new and url is None:
+            say(f"made a new, empty registry in {folder}; `--data-dir` names another folder")
         try:
             for registry in site.registries.values():
                 await index.recover(registry)

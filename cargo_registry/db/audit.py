@@ -33,6 +33,9 @@ class Event:
     detail: str
 
 
+_RECORD = insert(audit)
+
+
 def record(
     tx: Connection,
     action: str,
@@ -45,19 +48,18 @@ def record(
     detail: str = "",
 ) -> None:
     """Add a line to the audit log. Never a secret in `detail`."""
-    tx.execute(
-        insert(audit).values(
-            at=now,
-            actor=actor.name,
-            token_id=actor.token_id,
-            address=actor.address,
-            action=action,
-            registry=registry,
-            crate=crate,
-            vers=vers,
-            detail=detail,
-        )
-    )
+    line = {
+        "at": now,
+        "actor": actor.name,
+        "token_id": actor.token_id,
+        "address": actor.address,
+        "action": action,
+        "registry": registry,
+        "crate": crate,
+        "vers": vers,
+        "detail": detail,
+    }
+    tx.execute(_RECORD, line)
 
 
 def events(

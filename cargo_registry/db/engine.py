@@ -26,8 +26,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_S = 10
+_MAX_REMEMBERED = 10_000  # answers to look-ups, about half a kilobyte each
 # With the wait above it must stay below the 30 s after which cargo gives up on an answer.
-_MAX_QUEUE_S = 15
+MAX_QUEUE_S = 15
 
 
 class Database:
@@ -48,6 +49,10 @@ class Database:
             connect_args={**_CONNECT, "check_same_thread": False},
         )
         _prepare(self._inline, begin=None)
+        # Asked on each request of the hot paths whether anybody has changed the database: 3 µs.
+        self._watch = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+        self._seen = 0
+        self._memory: dict[tuple[object, ...], Any] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -60,6 +65,35 @@ class Database:
         """Return what `fn` finds by a key, at once: a hop to a thread would cost more than the look-up."""
         with translating(), self._inline.connect() as connection:
             return fn(connection, *args, **kwargs)
+
+    def remembered(
+        self, fn: Callable[Concatenate[Connection, P], T | None], *args: P.args, **kwargs: P.kwargs
+    ) -> T | None:
+        """Return what `look_up` finds, from `memory` if it is there. That there is nothing is not remembered."""
+        memory = self.memory()
+        key = (fn, *args)
+        found: T | None = memory.get(key)
+        if found is None:
+            found = self.look_up(fn, *args, **kwargs)
+            if found is not None:
+                memory[key] = found
+        return found
+
+    def memory(self) -> dict[tuple[object, ...], Any]:
+        """Return what has been found since any process committed anything; it is emptied when one does.
+
+        Hence a token that was revoked is unknown at once, whoever revoked it. What is put in must have been
+        asked for after this call. https://sqlite.org/pragma.html#pragma_data_version
+        """
+        try:
+            seen: int = self._watch.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            with translating():
+                raise
+        if seen != self._seen or len(self._memory) >= _MAX_REMEMBERED:
+            self._memory.clear()
+            self._seen = seen
+        return self._memory
 
     async def write(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -96,11 +130,15 @@ class Database:
         asked = time.monotonic()
 
         def in_time() -> T:
-            if time.monotonic() - asked > _MAX_QUEUE_S:
+            if time.monotonic() - asked > MAX_QUEUE_S:
                 raise Unavailable("the registry's database is busy; nothing was changed, try again")
             return work()
 
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, in_time))
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Have work done in the writer thread after what it has to do already; the work raises nothing."""
+        self._thread.submit(work)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -130,6 +168,7 @@ class Database:
         await asyncio.to_thread(self._thread.shutdown)
         self._writer.dispose()
         self._inline.dispose()
+        self._watch.close()
         await self._reader.dispose()
 
 

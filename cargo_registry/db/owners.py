@@ -17,10 +17,12 @@ class Owner:
     kind: str  # `user` or `team`
 
 
+_ADD = insert(owners).prefix_with("OR IGNORE")
+
+
 def add_user(tx: Connection, crate_id: int, user_id: int) -> bool:
     """Make a user an owner; return whether that changed anything."""
-    row = insert(owners).prefix_with("OR IGNORE").values(crate_id=crate_id, user_id=user_id)
-    return tx.execute(row).rowcount > 0
+    return tx.execute(_ADD, {"crate_id": crate_id, "user_id": user_id}).rowcount > 0
 
 
 def add_team(tx: Connection, crate_id: int, team_id: int) -> bool:

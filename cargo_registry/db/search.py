@@ -56,6 +56,14 @@ SORTS = {
 """What results can be sorted by: crates.io's names for it, and the SQL."""
 
 
+_FORGET = text("DELETE FROM crate_words WHERE rowid = :id")
+_WORDS = text(
+    "INSERT INTO crate_words (rowid, name, description, keywords, categories)"
+    " VALUES (:id, :name, :description, :keywords, :categories)"
+)
+_NAME = text("INSERT OR REPLACE INTO crate_names (rowid, canonical) VALUES (:id, :key)")
+
+
 def refresh(
     tx: Connection,
     crate_id: int,
@@ -67,24 +75,16 @@ def refresh(
     categories: Sequence[str],
 ) -> None:
     """Make a crate findable by what it says of itself now. `key`: its canonical name."""
-    tx.execute(text("DELETE FROM crate_words WHERE rowid = :id"), {"id": crate_id})
-    tx.execute(
-        text(
-            "INSERT INTO crate_words (rowid, name, description, keywords, categories)"
-            " VALUES (:id, :name, :description, :keywords, :categories)"
-        ),
-        {
-            "id": crate_id,
-            "name": name,
-            "description": description or "",
-            "keywords": " ".join(keywords),
-            "categories": " ".join(categories),
-        },
-    )
-    tx.execute(
-        text("INSERT OR REPLACE INTO crate_names (rowid, canonical) VALUES (:id, :key)"),
-        {"id": crate_id, "key": key},
-    )
+    tx.execute(_FORGET, {"id": crate_id})
+    words = {
+        "id": crate_id,
+        "name": name,
+        "description": description or "",
+        "keywords": " ".join(keywords),
+        "categories": " ".join(categories),
+    }
+    tx.execute(_WORDS, words)
+    tx.execute(_NAME, {"id": crate_id, "key": key})
 
 
 def forget(tx: Connection, crate_id: int) -> None:

@@ -93,7 +93,7 @@ class Stored:
     """A tarball that is in the store."""
 
     listed: Listed
-    path: Path
+    path: str
 
 
 class Mirror:
@@ -108,7 +108,6 @@ class Mirror:
         self._upstream = None if registry.table.offline else Upstream(registry.table)
         self._max_age = float(registry.table.max_age)
         self._rows: Batch[Change, None] = Batch(self._write_rows)
-        self._files: Batch[File, Sequence[takedown.Event]] = Batch(self._write_files)
         self._states: dict[str, _State] = {}  # by index path
         self._served: OrderedDict[str, tuple[tuple[int, int, int], dict[str, Line]]] = OrderedDict()
         self._lookups: dict[str, _Lookup] = {}  # by name
@@ -124,7 +123,6 @@ class Mirror:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._rows.close()
-        await self._files.close()
         if self._upstream is not None:
             await self._upstream.close()
 
@@ -133,13 +131,6 @@ class Mirror:
             return [change(tx) for change in changes]
 
         return await self.registry.db.write(run)
-
-    async def _write_files(self, files: Sequence[File]) -> list[Sequence[takedown.Event]]:
-        def rows(file: File) -> Callable[[Connection], Sequence[takedown.Event]]:
-            return lambda tx: takedown.take(tx, self.registry, file, local=self._local)
-
-        changes = [(CrateName.stored(file.name), rows(file)) for file in files]
-        return await index.change_all(self.registry, changes)
 
     # --- Index files -----------------------------------------------------------------------------------
 
@@ -289,7 +280,11 @@ class Mirror:
 
     async def _take(self, file: File) -> None:
         self._compared.add(file.name)
-        events = await self._files.add(file)
+        events = await index.change(
+            self.registry,
+            CrateName.stored(file.name),
+            lambda tx: takedown.take(tx, self.registry, file, local=self._local),
+        )
         for event in events:
             level = logging.WARNING if event.action in ("mirror-vanished", "mirror-back") else logging.ERROR
             log.log(level, "mirror %s: %s", self.registry.name, event)
@@ -297,7 +292,7 @@ class Mirror:
     async def _render_if_due(self, file: File | None, now: datetime) -> File | None:
         """Write the file that is served anew where the policy has changed, or time has changed its outcome.
 
-        And once in each process where it is not there, or not whole: a power cut may have lost it.
+        And once in each process where it is not what the rows say: somebody may have removed it.
         """
         if file is None:
             return None
@@ -391,6 +386,14 @@ class Mirror:
             raise Unavailable(f"the tarball of `{line.name}@{line.vers}` has just been removed; try again")
         return stored
 
+    def find_at_once(self, name: str, vers: str) -> Stored | None:
+        """Return a tarball that may be served without another thought; None: ask `find`. The hot path."""
+        path = index_path(name.lower())
+        if not self.is_fresh(path):
+            return None
+        line = self.lines(path).get(vers)
+        return None if line is None else self.find_stored(line)
+
     async def _line(self, name: str, vers: str) -> Line:
         """Return the line of a version that is served."""
         if canonical(name) is None:
@@ -470,7 +473,7 @@ class Mirror:
         listed = self.registry.db.look_up(crates.listed, self.registry.name, line.name, line.vers)
         if listed is None or listed.cksum != line.cksum:
             return None
-        path = self.registry.tarballs.path(self._key(line))
+        path = str(self.registry.tarballs.path(self._key(line)))
         try:
             size = os.stat(path).st_size
         except FileNotFoundError:

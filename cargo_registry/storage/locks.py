@@ -3,8 +3,8 @@
 import fcntl
 import os
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cargo_registry.storage.disk import reporting
@@ -22,31 +22,26 @@ class Locks:
             folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Hold the lock of `name`; blocks its thread while another process or thread has it.
+    def hold(self, *names: str) -> Iterator[None]:
+        """Hold the locks of some names; blocks its thread while another process or thread has one of them.
 
-        The kernel frees the lock when its holder dies, however it dies.
+        All in one call, never one more within: only so everybody takes them in the same order, and nobody
+        waits for each other. The kernel frees locks when their holder dies, however it dies.
         """
-        descriptor = self._open(name)
+        descriptors = []
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for slot in sorted({self._slot(name) for name in names}):
+                descriptors.append(self._open(slot))
+                fcntl.flock(descriptors[-1], fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def hold_all(self, names: Iterable[str]) -> Iterator[None]:
-        """Hold the locks of several names; taken in one order by everybody, so that nobody waits in a circle."""
-        slots = {self._slot(name): name for name in names}
-        with ExitStack() as stack:
-            for slot in sorted(slots):
-                stack.enter_context(self.hold(slots[slot]))
-            yield
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     @contextmanager
     def try_hold(self, name: str) -> Iterator[bool]:
         """Hold the lock of `name` if it is free now; give whether it is held. Never waits."""
-        descriptor = self._open(name)
+        descriptor = self._open(self._slot(name))
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,11 +52,9 @@ class Locks:
         finally:
             os.close(descriptor)
 
-    def _open(self, name: str) -> int:
-        with reporting():
-            return os.open(
-                self._folder / f"{self._slot(name):02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-            )
-
     def _slot(self, name: str) -> int:
         return zlib.crc32(name.encode()) % self._files
+
+    def _open(self, slot: int) -> int:
+        with reporting():
+            return os.open(self._folder / f"{slot:02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

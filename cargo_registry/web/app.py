@@ -20,6 +20,7 @@ from cargo_registry import download, index, upkeep
 from cargo_registry.config import Config
 from cargo_registry.db import upkeep as upkeep_rows
 from cargo_registry.errors import NotFound, RegistryError, TooMany, Unauthorized
+from cargo_registry.gate import Reader
 from cargo_registry.mirror import pull_through
 from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry, Site, close_site, open_site
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 _FLUSH_S = 5
 _SPOOL_AGE_S = 3600  # no upload lasts so long
 _DOWNLOAD = re.compile(rb"/+api/v1/crates/([^/]+)/([^/]+)/download/?")
+# As cargo writes it, so that nothing has to be decoded.
+_PLAIN_DOWNLOAD = re.compile(rb"/api/v1/crates/([A-Za-z0-9_-]+)/([A-Za-z0-9.+-]+)/download")
 _READS = ("GET", "HEAD")
 
 
@@ -83,6 +86,7 @@ class App:
         self._site: Site | None = None
         self._mounted: dict[str, _Mounted] = {}  # by first path segment; "" is the default registry
         self._mirrors: dict[str, Mirror] = {}  # by registry
+        self._root: _Mounted | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._limits = Limits(config)
         # What belongs to no registry.
@@ -90,10 +94,40 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the lifespan."""
-        if scope["type"] == "lifespan":
+        if scope["type"] == "http":
+            answer = self._answer_at_once(scope)
+            if answer is None:
+                await self._http(scope, receive, send)
+            else:
+                await send(answer[0])
+                await send(answer[1])
+        elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+
+    def _answer_at_once(self, scope: Scope) -> tuple[Message, Message] | None:
+        """Return the answer to what cargo asks most: a good `GET` of an index file or a tarball.
+
+        Whatever is unusual about a request, or fails, is left to `_http`.
+        """
+        raw: bytes = scope["raw_path"]
+        if scope["method"] != "GET" or b"?" in raw:
+            return None
+        mounted = self._root
+        if mounted is None or not raw.startswith((b"/index/", b"/api/")):
+            mounted, raw = self._registry_of(raw)
+        if mounted is None or self._site is None:
+            return None
+        try:
+            if raw.startswith(b"/index/"):
+                auth.admit(self._site, mounted.registry, scope)
+                return mounted.index.answer(raw[7:], scope["headers"])
+            match = _PLAIN_DOWNLOAD.fullmatch(raw)
+            if match is not None:
+                auth.admit(self._site, mounted.registry, scope)
+                return mounted.download.answer(scope, match[1].decode(), match[2].decode())
+        except (RegistryError, OSError):
+            return None
+        return None
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site
@@ -126,7 +160,7 @@ class App:
         if raw.startswith(b"/index/"):
             auth.admit(site, registry, scope)
             _only_reads(scope)
-            await mounted.index(scope, receive, send, raw[7:].decode("latin-1"))
+            await mounted.index(scope, receive, send, raw[7:])
             return
         match = _DOWNLOAD.fullmatch(raw)
         if match:
@@ -193,7 +227,7 @@ class App:
         return answer({"status": status, "damaged_tarballs": damaged})
 
     async def _open(self) -> None:
-        site = open_site(self._config, self._url)
+        site = open_site(self._config, self._url, Reader())
         self._site = site
         self._mirrors = pull_through.open_mirrors(site)
         for registry in site.registries.values():
@@ -213,6 +247,7 @@ class App:
                     _routes(site, registry, self._limits, mirror), redirect_slashes=False, default=_not_found
                 ),
             )
+            self._root = self._mounted.get("")
             registry.tarballs.sweep(older_than_s=_SPOOL_AGE_S, now_s=site.now().timestamp())
         self._tasks = [asyncio.create_task(_flush_now_and_then(site))]
         if days := self._config.upkeep.verify_days:

@@ -1,6 +1,8 @@
 """The Authorization header → Caller; and the 401 that makes cargo send one."""
 
 import base64
+import hashlib
+from datetime import UTC, datetime
 
 from starlette.responses import Response
 from starlette.types import Scope
@@ -10,6 +12,8 @@ from cargo_registry.errors import Unauthorized
 from cargo_registry.registry import Registry, Site
 from cargo_registry.tokens import Caller
 from cargo_registry.web import errors
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def caller(site: Site, scope: Scope) -> Caller | None:
@@ -21,7 +25,7 @@ def caller(site: Site, scope: Scope) -> Caller | None:
     Raises:
         Unauthorized: one came, and it is not good.
     """
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    values = _authorizations(scope)
     if not values:
         return None
     client = scope.get("client")
@@ -49,8 +53,12 @@ def must(site: Site, scope: Scope) -> Caller:
     """
     who = caller(site, scope)
     if who is None:
-        raise Unauthorized("this needs a token; get one from the registry's operator and run `cargo login`")
+        raise _nobody()
     return who
+
+
+def _nobody() -> Unauthorized:
+    return Unauthorized("this needs a token; get one from the registry's operator and run `cargo login`")
 
 
 def admit(site: Site, registry: Registry, scope: Scope) -> None:
@@ -59,8 +67,21 @@ def admit(site: Site, registry: Registry, scope: Scope) -> None:
     Raises:
         Unauthorized, Forbidden: not this caller. Both before anybody has looked whether anything exists.
     """
-    if registry.private:
-        must(site, scope).require_registry(registry)
+    if not registry.private:
+        return
+    values = _authorizations(scope)
+    # Each request of a build comes with the same header.
+    memory = site.db.memory()
+    key = (registry.name, *(hashlib.sha256(value).digest() for value in values))
+    known = memory.get(key)
+    now = site.now()
+    if known is None or known[0] <= now:
+        who = must(site, scope)
+        who.require_registry(registry)
+        if who.token is not None:
+            memory[key] = (who.token.expires_at or _NEVER, who.token.id)
+        return
+    site.uses.tokens[known[1]] = now
 
 
 def challenge(registry: Registry, error: Unauthorized) -> Response:
@@ -70,6 +91,10 @@ def challenge(registry: Registry, error: Unauthorized) -> Response:
     """
     header = {"www-authenticate": f'Cargo login_url="{registry.url}/me"'}
     return errors.respond(str(error), 401, header)
+
+
+def _authorizations(scope: Scope) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == b"authorization"]
 
 
 def _secret(value: str) -> str:

@@ -104,7 +104,7 @@ async def publish(request: Request, registry: Registry) -> AsyncIterator[tuple[P
         path.unlink(missing_ok=True)
 
 
-async def drain(request: Request, *, max_bytes: int = 1024 * 1024) -> None:
+async def drain(request: Request, *, max_bytes: int = 64 * 1024 * 1024) -> None:
     """Read a bounded rest of a body that was refused early, so that the answer reaches who is still sending.
 
     Not where the client waits to be told to go on: reading would tell it.
@@ -112,7 +112,7 @@ async def drain(request: Request, *, max_bytes: int = 1024 * 1024) -> None:
     if "expect" in request.headers:
         return
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             async for piece in request.stream():
                 max_bytes -= len(piece)
                 if max_bytes < 0:

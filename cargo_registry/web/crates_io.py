@@ -136,8 +136,8 @@ def label(kind: str, label: str, crates: int, crate: Crate) -> Json:
 
 def _dependency(version: Version, position: int, dep: Mapping[str, Any]) -> Json:
     return {
-        # Unique, and the same each time: no version has a thousand dependencies.
-        "id": version.id * 1000 + position,
+        # Unique, and the same each time: a manifest of 1 MiB has no room for so many dependencies.
+        "id": version.id * 100_000 + position,
         "version_id": version.id,
         "crate_id": dep.get("package") or dep["name"],
         "req": dep["req"],

@@ -1,9 +1,9 @@
-"""The sparse index: config.json and one file per crate. A plain ASGI app, as it is the hottest path.
+"""The sparse index: config.json and one file per crate. Plain ASGI, as it is the hottest path.
 
 Spec: https://doc.rust-lang.org/cargo/reference/registry-index.html#sparse-protocol
 
-No framework, no database, no parsing: the file's bytes go out as they lie on disk. What is kept in memory is
-checked by a stat on each request (2 µs), so it needs no word from whoever changed the file.
+No framework, no database, no parsing: what goes out is made once for each change of a file. What is kept in
+memory is checked by a stat on each request (2 µs), so it needs no word from whoever changed the file.
 """
 
 import hashlib
@@ -15,108 +15,128 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from cargo_registry.crate.entry import prefix
 from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry
 
 _CACHE_BYTES = 64 * 1024 * 1024
-_ENTRY_OVERHEAD_BYTES = 1200  # of Python's objects, measured
+_ENTRY_OVERHEAD_BYTES = 2500  # of Python's objects, measured
 
 # Only the exact lower-case path is a file: anything else must stay 404, or clients cache it twice.
-_PATH = re.compile(r"(?:[12]|3/[a-z]|[a-z0-9_-]{2}/[a-z0-9_-]{2})/([a-z][a-z0-9_-]{0,63})")
+_PATH = re.compile(rb"(?:[12]|3/[a-z]|[a-z0-9_-]{2}/[a-z0-9_-]{2})/([a-z][a-z0-9_-]{0,63})")
 
 _Headers = list[tuple[bytes, bytes]]
+Answer = tuple[Message, Message]
+"""A whole answer: its start and its body."""
+
+_NO_BODY: Message = {"type": "http.response.body", "body": b""}
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """An index file as it goes out, in both forms."""
+    """An index file as it goes out. Only the packed form is kept: it is what cargo takes, and a fifth of the size."""
 
     identity: tuple[int, int, int]  # of the file on disk: mtime_ns, size, inode
+    path: str
     etag: bytes
     gzip_etag: bytes
-    body: bytes
-    gzip: bytes
-
-    @property
-    def cost(self) -> int:
-        return len(self.body) + len(self.gzip) + _ENTRY_OVERHEAD_BYTES
+    plain_start: Message
+    packed: Answer
+    unchanged: Answer
+    packed_unchanged: Answer
+    cost: int
 
 
 class Index:
-    """Serves `GET` and `HEAD` of a registry's `/index/…`; the caller has cut that off and let the caller in."""
+    """Answers `GET` and `HEAD` of a registry's `/index/…`; the caller has cut that off and let the caller in."""
 
     def __init__(self, registry: Registry, mirror: Mirror | None = None) -> None:
         self._mirror = mirror
         self._root = f"{registry.index_files.root}/{registry.name}/"
-        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._files: OrderedDict[bytes, _File] = OrderedDict()
         self._bytes = 0
         config = {"dl": f"{registry.url}/api/v1/crates", "api": registry.url}
         if registry.private:
             config["auth-required"] = True  # type: ignore[assignment]
-        self._config = msgspec.json.encode(config)
         # What one user may read is not for a proxy to give to others.
         self._cache_control = b"private, no-cache" if registry.private else b"no-cache"
+        # Always whole: cargo sends no validators for it and fails on 304.
+        self._config = self._whole(200, b"application/json", msgspec.json.encode(config))
+        self._missing = self._whole(404, b"text/plain", b"no such crate\n")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, path: bytes) -> None:
         """Answer for `path`, the exact bytes of the request's target below `/index/`.
 
         Raises:
             Unavailable: the upstream of a mirror does not answer, and nothing is stored.
         """
-        if path == "config.json":
-            # Always whole: cargo sends no validators for it and fails on 304.
-            headers = [(b"content-type", b"application/json"), (b"cache-control", self._cache_control)]
-            await _answer(scope, send, 200, headers, self._config)
-            return
-        if self._mirror is not None and not self._mirror.is_fresh(path):
-            await self._mirror.freshen(path)
+        if self._mirror is not None and path != b"config.json":
+            await self._mirror.freshen(path.decode("latin-1"))
+        start, body = self._answer(path, scope["headers"])
+        await send(start)
+        await send(_NO_BODY if scope["method"] == "HEAD" else body)
+
+    def answer(self, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer | None:
+        """Return the answer to a `GET` of `path` with these headers; None where upstream must be asked first."""
+        if self._mirror is not None and not self._mirror.is_fresh(path.decode("latin-1")):
+            return None
+        return self._answer(path, headers)
+
+    def _answer(self, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
+        if path == b"config.json":
+            return self._config
         file = self._find(path)
         if file is None:
-            headers = [(b"content-type", b"text/plain"), (b"cache-control", self._cache_control)]
-            await _answer(scope, send, 404, headers, b"no such crate\n")
-            return
-        encoded, condition = _asked(scope["headers"])
-        etag = file.gzip_etag if encoded else file.etag
-        headers = [
-            (b"etag", etag),
-            (b"cache-control", self._cache_control),
-            (b"vary", b"accept-encoding"),
-        ]
-        if self._mirror is not None and (age_s := self._mirror.age(path)) is not None:
-            headers.append((b"age", b"%d" % age_s))
-        if condition and _matches(condition, etag):
-            await _answer(scope, send, 304, headers, None)
-            return
-        headers.append((b"content-type", b"text/plain; charset=utf-8"))
-        if encoded:
-            headers.append((b"content-encoding", b"gzip"))
-        await _answer(scope, send, 200, headers, file.gzip if encoded else file.body)
+            return self._missing
+        answer = self._answer_with(path, file, headers)
+        return answer if self._mirror is None else self._with_age(self._mirror, path, answer)
 
-    def _find(self, path: str) -> _File | None:
+    def _with_age(self, mirror: Mirror, path: bytes, answer: Answer) -> Answer:
+        age_s = mirror.age(path.decode("latin-1"))
+        if age_s is None:
+            return answer
+        start, body = answer
+        return {**start, "headers": [*start["headers"], (b"age", b"%d" % age_s)]}, body
+
+    def _answer_with(self, path: bytes, file: _File, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
+        packed, condition = _asked(headers)
+        if condition and _matches(condition, file.gzip_etag if packed else file.etag):
+            return file.packed_unchanged if packed else file.unchanged
+        return file.packed if packed else self._plain(path, file)
+
+    def _find(self, path: bytes) -> _File | None:
         """Return the file at an index path, None where there is none or the path is not quite right."""
-        match = _PATH.fullmatch(path)
-        if match is None or path != f"{prefix(match[1])}/{match[1]}":
-            return None
+        # In the event loop on purpose: a hop to a thread costs twenty times as much as the stat.
+        file = self._files.get(path)
+        if file is None:
+            return self._load(path)
         try:
-            # In the event loop on purpose: a hop to a thread costs twenty times as much as the stat.
-            found = os.stat(self._root + path)
+            found = os.stat(file.path)
         except FileNotFoundError:
             self._drop(path)
             return None
-        identity = (found.st_mtime_ns, found.st_size, found.st_ino)
-        file = self._files.get(path)
-        if file is not None and file.identity == identity:
+        if (found.st_mtime_ns, found.st_size, found.st_ino) == file.identity:
             self._files.move_to_end(path)
             return file
-        self._drop(path)
         return self._load(path)
 
-    def _load(self, path: str) -> _File | None:
+    def _load(self, path: bytes) -> _File | None:
+        read = self._read(path)
+        return None if read is None else self._keep(path, *read)
+
+    def _read(self, path: bytes) -> tuple[tuple[int, int, int], bytes] | None:
+        """Return identity and content of the file at an index path."""
+        match = _PATH.fullmatch(path)
+        if match is None:
+            return None
+        name = match[1].decode()
+        spelled = path.decode()
+        if spelled != f"{prefix(name)}/{name}":
+            return None
         try:
-            descriptor = os.open(self._root + path, os.O_RDONLY)
+            descriptor = os.open(self._root + spelled, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -126,15 +146,28 @@ class Index:
             os.close(descriptor)
         if not body:
             return None  # kept free for a crate that is being published, see `DiskStore.prepare`
+        return (found.st_mtime_ns, found.st_size, found.st_ino), body
+
+    def _keep(self, path: bytes, identity: tuple[int, int, int], body: bytes) -> _File:
         tag = hashlib.sha256(body).hexdigest()[:32]
+        etag, gzip_etag = f'"{tag}"'.encode(), f'"{tag}-gz"'.encode()
         compress = zlib.compressobj(6, zlib.DEFLATED, 31)
+        packed = compress.compress(body) + compress.flush()
         file = _File(
-            identity=(found.st_mtime_ns, found.st_size, found.st_ino),
-            etag=f'"{tag}"'.encode(),
-            gzip_etag=f'"{tag}-gz"'.encode(),
-            body=body,
-            gzip=compress.compress(body) + compress.flush(),
+            identity=identity,
+            path=self._root + path.decode(),
+            etag=etag,
+            gzip_etag=gzip_etag,
+            plain_start=self._start(200, etag, len(body)),
+            packed=(
+                self._start(200, gzip_etag, len(packed), (b"content-encoding", b"gzip")),
+                {"type": "http.response.body", "body": packed},
+            ),
+            unchanged=(self._start(304, etag), _NO_BODY),
+            packed_unchanged=(self._start(304, gzip_etag), _NO_BODY),
+            cost=len(packed) + _ENTRY_OVERHEAD_BYTES,
         )
+        self._drop(path)
         self._files[path] = file
         self._bytes += file.cost
         while self._bytes > _CACHE_BYTES and len(self._files) > 1:
@@ -142,18 +175,47 @@ class Index:
             self._bytes -= oldest.cost
         return file
 
-    def _drop(self, path: str) -> None:
+    def _plain(self, path: bytes, file: _File) -> Answer:
+        """Return the file as it is, read anew; it may have been replaced a moment ago."""
+        read = self._read(path)
+        if read is None:
+            return self._missing
+        identity, body = read
+        if identity != file.identity:
+            file = self._keep(path, identity, body)
+        return file.plain_start, {"type": "http.response.body", "body": body}
+
+    def _drop(self, path: bytes) -> None:
         file = self._files.pop(path, None)
         if file is not None:
             self._bytes -= file.cost
 
+    def _start(
+        self, status: int, etag: bytes, size: int | None = None, *more: tuple[bytes, bytes]
+    ) -> Message:
+        headers = [
+            (b"etag", etag),
+            (b"cache-control", self._cache_control),
+            (b"vary", b"accept-encoding"),
+        ]
+        if size is not None:
+            headers += [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                *more,
+                (b"content-length", b"%d" % size),
+            ]
+        return {"type": "http.response.start", "status": status, "headers": headers}
 
-async def _answer(scope: Scope, send: Send, status: int, headers: _Headers, body: bytes | None) -> None:
-    if body is not None:
-        headers = [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    shown = b"" if scope["method"] == "HEAD" else body or b""
-    await send({"type": "http.response.body", "body": shown})
+    def _whole(self, status: int, kind: bytes, body: bytes) -> Answer:
+        headers = [
+            (b"content-type", kind),
+            (b"cache-control", self._cache_control),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        return (
+            {"type": "http.response.start", "status": status, "headers": headers},
+            {"type": "http.response.body", "body": body},
+        )
 
 
 def _asked(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bool, bytes]:
@@ -186,5 +248,7 @@ def _takes_gzip(value: bytes) -> bool:
 
 def _matches(condition: bytes, etag: bytes) -> bool:
     """Compare weakly (RFC 9110 §13.1.2): a proxy that compresses makes our tag weak."""
+    if condition == etag:
+        return True
     tags = (tag.strip().removeprefix(b"W/") for tag in condition.split(b","))
     return any(tag in (etag, b"*") for tag in tags)

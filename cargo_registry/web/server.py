@@ -27,16 +27,18 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server import embed
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cargo_registry.errors import ConfigError, RegistryError
-from cargo_registry.web import uvicorn_server
+from cargo_registry.web import tls, uvicorn_server
+from cargo_registry.web.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ _RESPAWN_S = 1.0
 _MAX_FAILED_STARTS = 5
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# With TLS: the certificate has been renewed. Without, a terminal that closes ends the server as any program.
+_RENEW_SIGNAL = signal.SIGHUP
 _READY = "ready"
 
 
@@ -68,6 +72,7 @@ class Listen:
     port: int
     workers: int
     implementation: Literal["granian", "uvicorn"]
+    tls: Tls | None = None  # None: plain HTTP
 
 
 def run(
@@ -75,15 +80,20 @@ def run(
 ) -> int:
     """Serve until SIGTERM or Ctrl-C and return the exit code, 0 after an orderly stop.
 
-    When every worker answers, writes `listening on URL` to stdout and calls `on_ready(URL)`. What workers
+    With TLS, SIGHUP makes new connections use the certificate as it is then; a change of the file is noticed
+    by itself. When every worker answers, writes `listening on URL` to stdout and calls `on_ready(URL)`. What workers
     write to stdout goes to stderr. To be called in the main thread of a process that has no other thread and
     no open database: on Linux, workers are forks of it.
 
     Raises:
-        ConfigError: the address cannot be listened on, or the app of a worker said why it cannot start.
+        ConfigError: the address cannot be listened on, the certificate cannot be used, or the app of a worker
+            said why it cannot start.
     """
-    with _bind(listen.host, listen.port) as sock, _Signals.caught() as signals:
-        url = _url(listen.host, sock.getsockname()[1])
+    if listen.tls is not None:
+        with tls.loaded(listen.tls):
+            pass
+    with _bind(listen.host, listen.port) as sock, _Signals.caught(renew=listen.tls is not None) as signals:
+        url = _url("https" if listen.tls else "http", listen.host, sock.getsockname()[1])
         return _Supervisor(listen, make_app, url, sock, signals, grace_s).run(on_ready)
 
 
@@ -133,38 +143,40 @@ def _why_not_bound(error: OSError, host: str, port: int) -> str:
             return f"Cannot listen on port {port} of `{host}`: {error.strerror}."
 
 
-def _url(host: str, port: int) -> str:
+def _url(scheme: str, host: str, port: int) -> str:
     """Return the base URL by which this machine reaches the server."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
-        return f"http://{host}:{port}"
+        return f"{scheme}://{host}:{port}"
     if ip.is_unspecified:
         ip = ipaddress.ip_address("127.0.0.1" if ip.version == 4 else "::1")
-    return f"http://{ip}:{port}" if ip.version == 4 else f"http://[{ip}]:{port}"
+    return f"{scheme}://{ip}:{port}" if ip.version == 4 else f"{scheme}://[{ip}]:{port}"
 
 
 # --- The first process ---
 
 
 class _Signals:
-    """SIGTERM and Ctrl-C as claims, and a socket that becomes readable when one arrives."""
+    """SIGTERM, Ctrl-C and SIGHUP as claims, and a socket that becomes readable when one arrives."""
 
     def __init__(self, waker: socket.socket) -> None:
         self.waker = waker
         self.stop = False
         self.at_once = False
+        self.renew = False
         self._first_interrupt: float | None = None
 
     @classmethod
     @contextlib.contextmanager
-    def caught(cls) -> "Iterator[_Signals]":
+    def caught(cls, *, renew: bool) -> "Iterator[_Signals]":
         reader, writer = socket.socketpair()
         with reader, writer:
             reader.setblocking(False)
             writer.setblocking(False)
             signals = cls(reader)
-            before = {number: signal.signal(number, signals._handle) for number in _STOP_SIGNALS}
+            numbers = (*_STOP_SIGNALS, _RENEW_SIGNAL) if renew else _STOP_SIGNALS
+            before = {number: signal.signal(number, signals._handle) for number in numbers}
             wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             try:
                 yield signals
@@ -174,6 +186,9 @@ class _Signals:
                     signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: object) -> None:
+        if number == _RENEW_SIGNAL:
+            self.renew = True
+            return
         self.stop = True
         if number == signal.SIGINT:
             now = time.monotonic()
@@ -243,6 +258,9 @@ class _Supervisor:
                 self._fill_seats()
                 empty = [seat.due for seat in self._seats if seat.worker is None]
                 self._wait(max(0.0, min(empty) - time.monotonic()) if empty else None)
+                if self._signals.renew:
+                    self._signals.renew = False
+                    self._pass_on_renewal()
                 for seat in self._seats:
                     if not self._look_after(seat, announced=announced):
                         return max(1, self._stop())
@@ -259,6 +277,11 @@ class _Supervisor:
         if sys.stdout is not None:  # None if started with stdout closed
             sys.stdout.write(f"listening on {self._url}\n")
             sys.stdout.flush()
+
+    def _pass_on_renewal(self) -> None:
+        for worker in self._workers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.process.pid or 0, _RENEW_SIGNAL)
 
     def _workers(self) -> list[_Worker]:
         return [seat.worker for seat in self._seats if seat.worker is not None]
@@ -293,11 +316,11 @@ class _Supervisor:
             ),
         )
         # A signal to the whole group waits until the worker can handle it: it must not be lost, nor kill it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOP_SIGNALS, _RENEW_SIGNAL))
         try:
             process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOP_SIGNALS, _RENEW_SIGNAL))
         its_report.close()
         return _Worker(process, report, born=time.monotonic())
 
@@ -422,7 +445,11 @@ async def _serve(
     stop = asyncio.Event()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    renewals = None
+    if listen.tls is not None:
+        renewals = tls.Renewals(listen.tls)
+        loop.add_signal_handler(_RENEW_SIGNAL, renewals.look)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOP_SIGNALS, _RENEW_SIGNAL))
     try:
         lifespan = _Lifespan(make_app(url))
         await lifespan.start()
@@ -438,7 +465,9 @@ async def _serve(
             report.send(_READY)
 
     serve: _ServeSocket = uvicorn_server.serve if listen.implementation == "uvicorn" else _serve_granian
-    serving = loop.create_task(serve(lifespan.app(), sock, started=say_ready, stop=stop))
+    serving = loop.create_task(
+        serve(lifespan.app(), sock, listen.tls, renewals, started=say_ready, stop=stop)
+    )
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.wait({serving}, timeout=grace_s)
@@ -517,9 +546,17 @@ class _ServeSocket(Protocol):
     """
 
     async def __call__(
-        self, app: ASGIApp, sock: socket.socket, /, *, started: Callable[[], None], stop: asyncio.Event
+        self,
+        app: ASGIApp,
+        sock: socket.socket,
+        certificate: Tls | None,
+        renewals: tls.Renewals | None,
+        /,
+        *,
+        started: Callable[[], None],
+        stop: asyncio.Event,
     ) -> None:
-        """Serve."""
+        """Serve; with a certificate, TLS, and with a renewed one those who connect from then on."""
 
 
 # --- granian ---
@@ -535,19 +572,57 @@ _MAX_CONNECTIONS = 4096
 
 
 async def _serve_granian(
-    app: ASGIApp, sock: socket.socket, *, started: Callable[[], None], stop: asyncio.Event
+    app: ASGIApp,
+    sock: socket.socket,
+    certificate: Tls | None,
+    renewals: tls.Renewals | None,
+    *,
+    started: Callable[[], None],
+    stop: asyncio.Event,
 ) -> None:
     """Serve with granian: HTTP/1.1 and HTTP/2 in Rust, the app on this event loop (see `_ServeSocket`)."""
     loop = asyncio.get_running_loop()
-    server = _Granian(app, sock)
-    # At the hook, the task that accepts is not there yet. It begins in the next round of the loop, and
-    # `started` is called in the one after.
-    server.on_startup(lambda: loop.call_soon(loop.call_soon, started))
-    serving = loop.create_task(server.serve())
+    server, serving = await _start_granian(app, sock, certificate)
+    started()
     stopping = loop.create_task(stop.wait())
+    all_serving = {serving}
+    renewed = aiter(renewals) if renewals is not None else None
+    while renewed is not None and not stop.is_set():
+        renewing = asyncio.ensure_future(anext(renewed))
+        await asyncio.wait({serving, stopping, renewing}, return_when=asyncio.FIRST_COMPLETED)
+        if not renewing.done() or serving.done():
+            renewing.cancel()
+            break
+        # granian reads a certificate once. A second one on the same socket takes over; the first answers what
+        # it has accepted.
+        successor = await _start_granian(app, sock, certificate)
+        server.stop()  # type: ignore[no-untyped-call]
+        server, serving = successor
+        all_serving.add(serving)
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    sock.close()
     server.stop()  # type: ignore[no-untyped-call]
-    await serving
+    await asyncio.gather(*all_serving)
+
+
+async def _start_granian(
+    app: ASGIApp, sock: socket.socket, certificate: Tls | None
+) -> "tuple[_Granian, asyncio.Task[None]]":
+    """Return a granian that accepts on the socket, and the task that ends with its last answer."""
+    loop = asyncio.get_running_loop()
+    accepting = asyncio.Event()
+    with tls.loaded(certificate) if certificate is not None else contextlib.nullcontext() as files:
+        server = _Granian(app, sock.dup(), files, certificate)
+        # At the hook, the task that accepts is not there yet. It begins in the next round of the loop, and
+        # the event is set in the one after.
+        server.on_startup(lambda: loop.call_soon(loop.call_soon, accepting.set))
+        serving = loop.create_task(server.serve())
+        waiting = loop.create_task(accepting.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not accepting.is_set():
+            waiting.cancel()
+            await serving
+    return server, serving
 
 
 class _Granian(embed.Server):
@@ -557,7 +632,9 @@ class _Granian(embed.Server):
     and give up when a worker is killed twice within 5 s. Requests per second are the same.
     """
 
-    def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
+    def __init__(
+        self, app: ASGIApp, sock: socket.socket, files: tuple[Path, Path] | None, certificate: Tls | None
+    ) -> None:
         super().__init__(
             app,
             # No address on purpose: a granian that binds one itself, because it no longer calls
@@ -571,6 +648,11 @@ class _Granian(embed.Server):
             # Errors are exceptions of the app. The one warning is that the embedded server is experimental.
             log_level=LogLevels.error,
             log_dictconfig=_GRANIAN_LOGGING,
+            ssl_cert=files[0] if files else None,
+            ssl_key=files[1] if files else None,
+            ssl_protocol_min=(
+                SSLProtocols.tls13 if certificate and certificate.min_version == "1.3" else SSLProtocols.tls12
+            ),
         )
         self._listening_fd = sock.detach()
 

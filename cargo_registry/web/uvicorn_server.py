@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ import h11
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from cargo_registry.web import tls
+from cargo_registry.web.tls import Tls
 
 # How long a connection may be silent before a request; as granian.
 _SILENCE_S = 30
@@ -24,9 +28,16 @@ _BACKLOG = 2048
 
 
 async def serve(
-    app: ASGIApp, sock: socket.socket, *, started: Callable[[], None], stop: asyncio.Event
+    app: ASGIApp,
+    sock: socket.socket,
+    certificate: Tls | None,
+    renewals: tls.Renewals | None,
+    *,
+    started: Callable[[], None],
+    stop: asyncio.Event,
 ) -> None:
     """Serve the app on a listening socket until `stop`, and return when what was in flight is answered."""
+    context = tls.context(certificate) if certificate is not None else None
     config = Config(
         app,
         http=_Protocol,
@@ -41,14 +52,25 @@ async def serve(
         server_header=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_SILENCE_S,
+        ssl_context_factory=(lambda _config, _default: context) if context is not None else None,
     )
     loop = asyncio.get_running_loop()
     server = _Server(config, started)
     serving = loop.create_task(server.serve(sockets=[sock]))
     stopping = loop.create_task(stop.wait())
+    renewing = loop.create_task(_renew(context, certificate, renewals))
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    renewing.cancel()
     server.should_exit = True
     await serving
+
+
+async def _renew(
+    context: ssl.SSLContext | None, certificate: Tls | None, renewals: tls.Renewals | None
+) -> None:
+    if context is not None and certificate is not None and renewals is not None:
+        async for _ in renewals:
+            tls.renew(context, certificate)
 
 
 class _Server(Server):

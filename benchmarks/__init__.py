@@ -1,0 +1,1 @@
+"""Measures the registry against nginx with the same files; `make bench`."""

@@ -1,0 +1,181 @@
+"""nginx and our server as processes: started, pinned to a core, and asked what they use."""
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Server:
+    """A server process with its children."""
+
+    def __init__(self, process: subprocess.Popen[bytes], urls: Mapping[str, str]) -> None:
+        self.pid = process.pid
+        self._process = process
+        self.urls = urls
+
+    def _tree(self) -> list[int]:
+        pids = [self.pid]
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                for task in os.listdir(f"/proc/{pid}/task"):
+                    pids += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+        return pids
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of all its processes so far."""
+        ticks = 0
+        for pid in self._tree():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / CLOCK_TICKS
+
+    def memory_mib(self) -> float:
+        """Return the memory of all its processes, shared pages divided among those who share them."""
+        return sum(_pss(pid) for pid in self._tree()) / 1024
+
+    def largest_mib(self) -> float:
+        """Return the memory of its largest process."""
+        return max(_pss(pid) for pid in self._tree()) / 1024
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _pss(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
+
+
+def pinned(core: int | None, command: Sequence[str]) -> list[str]:
+    """Return the command, kept on one core where the machine has several."""
+    if core is None or (os.cpu_count() or 1) < 2 or not shutil.which("taskset"):
+        return list(command)
+    return ["taskset", "-c", str(core), *command]
+
+
+@contextlib.contextmanager
+def ours(
+    root: Path,
+    *arguments: str,
+    settings: str = "",
+    core: int | None = 0,
+    preload: Path | None = None,
+    prefix: Sequence[str] = (),
+) -> Iterator[Server]:
+    """Run `cargo-registry serve` on a data folder and a free port."""
+    config = root.parent / f"{root.name}.toml"
+    config.write_text(
+        '[registries.main]\n[registries.closed]\naccess = "auth-required"\n[limits]\nrate_limits = false\n'
+        f"[upkeep]\nverify_days = 0\n{settings}"
+    )
+    command = [sys.executable, "-m", "cargo_registry", "serve", "--port", "0", "--config", str(config)]
+    environment = dict(os.environ) | ({"LD_PRELOAD": str(preload)} if preload else {})
+    with (root.parent / f"{root.name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*prefix, *pinned(core, command), "--data-dir", str(root), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+        )
+    assert process.stdout is not None
+    server = Server(process, {})
+    try:
+        if not select.select([process.stdout], [], [], 120)[0]:
+            raise RuntimeError("the server did not start")
+        line = process.stdout.readline().decode()
+        url = line.removeprefix("listening on ").strip()
+        if not url:
+            raise RuntimeError(f"the server did not start; see {log.name}")
+        server.urls = {"http": url, "h1": url, "h2": url}
+        yield server
+    finally:
+        server.stop()
+
+
+_NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.err warn;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; gzip off; etag on;
+  default_type text/plain; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{
+    listen 127.0.0.1:{http}; {every}
+  }}
+  server {{
+    listen 127.0.0.1:{tls} ssl http2; http2_max_concurrent_streams 256;
+    ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;
+    {every}
+  }}
+  server {{
+    listen 127.0.0.1:{open_file_cache}; open_file_cache max=100000; {every}
+  }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(
+    root: Path,
+    folder: Path,
+    certificate: Path,
+    key: Path,
+    listen: str = "127.0.0.1",
+    core: int | None = 0,
+    prefix: Sequence[str] = (),
+) -> Iterator[Server]:
+    """Run nginx on the same files, as the targets describe it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = {"http": free_port(), "tls": free_port(), "open_file_cache": free_port()}
+    dl = f"https://{listen}:{ports['tls']}/crates/main/" + (
+        "{lowerprefix}/{crate}/{crate}-{version}-{sha256-checksum}.crate"
+    )
+    every = (
+        f'location = /index/config.json {{ return 200 \'{{"dl":"{dl}"}}\'; }} '
+        f"location /index/ {{ alias {root}/index_data/main/; }} "
+        f"location /crates/ {{ alias {root}/crates_storage/; }}"
+    )
+    config = folder / "nginx.conf"
+    text = _NGINX.format(folder=folder, certificate=certificate, key=key, every=every, **ports)
+    config.write_text(("user root;" if os.getuid() == 0 else "") + text.replace("127.0.0.1", listen))
+    command = [*prefix, *pinned(core, ["nginx", "-c", str(config), "-p", str(folder)])]
+    process = subprocess.Popen(command)
+    urls = {
+        "http": f"http://{listen}:{ports['http']}",
+        "h1": f"https://{listen}:{ports['tls']}",
+        "h2": f"https://{listen}:{ports['tls']}",
+        "open_file_cache": f"http://{listen}:{ports['open_file_cache']}",
+    }
+    server = Server(process, urls)
+    try:
+        time.sleep(0.5)
+        yield server
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
