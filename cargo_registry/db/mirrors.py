@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -30,6 +30,7 @@ from cargo_registry.policy.serving import Ruling
 
 # An index file shrinks to a tenth; more effort gains little.
 _LEVEL = 3
+_FORGOTTEN = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +445,13 @@ def failures(db: Connection, registry: str) -> list[Failure]:
 
 
 def put_failure(tx: Connection, registry: str, failure: Failure) -> None:
-    """Note that upstream failed."""
+    """Note that upstream failed; what nobody has asked for since long ago is forgotten."""
+    tx.execute(
+        delete(mirror_failures).where(
+            mirror_failures.c.registry == registry,
+            mirror_failures.c.next_try_at < failure.next_try_at - _FORGOTTEN,
+        )
+    )
     values = {
         "failures": failure.failures,
         "next_try_at": failure.next_try_at,

@@ -41,8 +41,10 @@ class Fetch:
         self._etag: str | None = None
         self._file = os.open(self.path, os.O_RDWR)
 
-    async def transfer(self, upstream: Upstream) -> None:
+    async def transfer(self, upstream: Upstream, *, is_first: bool) -> None:
         """Fetch all of it into the spool, and check it. A broken transfer is taken up where it broke.
+
+        One that does not even begin is tried once more only if upstream has not failed before (`is_first`).
 
         Raises:
             UpstreamFailed: it could not be had, or is not what it should be.
@@ -57,7 +59,7 @@ class Fetch:
             except UpstreamFailed as error:
                 if error.retry_after_s is not None or attempt == _MAX_ATTEMPTS:
                     raise self._as_broken(error) from None
-                if self.written == before and attempt > 1:
+                if self.written == before and (attempt > 1 or not is_first):
                     raise self._as_broken(error) from None
             await asyncio.sleep(_PAUSE_S * attempt)
         if self._sha256.hexdigest() != self.line.cksum:

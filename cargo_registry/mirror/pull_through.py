@@ -227,7 +227,7 @@ class Mirror:
         try:
             answer = await self._ask(self._upstream, name, file, is_first=failed is None)
         except UpstreamFailed as error:
-            failed = await self._fail(what, failed, error)
+            failed = await self._fail(what, failed, error, asked_at=now)
             file = await self._render_if_due(file, now)
             self._note_failure(state, file, failed, registry.now())
             return
@@ -326,12 +326,17 @@ class Mirror:
         state.failing_until = time.monotonic() + pause_s
         state.reason = failed.reason
 
-    async def _fail(self, what: str, before: Failure | None, error: UpstreamFailed) -> Failure:
+    async def _fail(
+        self, what: str, before: Failure | None, error: UpstreamFailed, *, asked_at: datetime
+    ) -> Failure:
         """Write down that upstream failed, for every process, and return when it may be asked again."""
         count = before.failures if before else 0
         pause_s = _PAUSES_S[min(count, len(_PAUSES_S) - 1)]
         if error.retry_after_s is not None:
             pause_s = max(error.retry_after_s, _PAUSES_S[0])
+        else:
+            # From one question to the next: an upstream that takes its time to fail has had a part of its pause.
+            pause_s = max(_PAUSES_S[0], pause_s - (self.registry.now() - asked_at).total_seconds())
         reason = str(error)
         failed = Failure(what, count + 1, self.registry.now() + timedelta(seconds=pause_s), reason)
         log.warning(
@@ -512,14 +517,14 @@ class Mirror:
                 (failed.next_try_at - now).total_seconds(),
             )
         try:
-            await fetch.transfer(upstream)
+            await fetch.transfer(upstream, is_first=failed is None)
         except Wrong as error:
             log.warning(
                 "tarball %s@%s from upstream of mirror %s: %s", line.name, line.vers, registry.name, error
             )
             return _unavailable(f"the tarball of `{line.name}@{line.vers}`", str(error), 1)
         except UpstreamFailed as error:
-            failed = await self._fail(what, failed, error)
+            failed = await self._fail(what, failed, error, asked_at=now)
             if isinstance(error, Missing):
                 return NotFound(f"upstream lists `{line.name}@{line.vers}` and does not have its tarball")
             pause_s = (failed.next_try_at - registry.now()).total_seconds()

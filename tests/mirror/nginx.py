@@ -17,7 +17,7 @@ from tests.programs import until
 class Nginx:
     """A sparse registry of plain files. Use as a context manager."""
 
-    def __init__(self, root: Path, data: Path, *, port: int = 0) -> None:
+    def __init__(self, root: Path, data: Path, *, port: int = 0, tls: bool = False) -> None:
         if shutil.which("nginx") is None:
             pytest.skip("nginx is not on this machine")
         root.mkdir(exist_ok=True)
@@ -26,19 +26,50 @@ class Nginx:
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        listen = f"listen 127.0.0.1:{port};"
+        self._ca: Path | bool = True
+        if tls:
+            self._ca = root / "ca.pem"
+            subprocess.run(
+                [
+                    "openssl",
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "rsa:2048",
+                    "-nodes",
+                    "-days",
+                    "2",
+                    "-subj",
+                    "/CN=test",
+                    "-addext",
+                    "subjectAltName=IP:127.0.0.1",
+                    "-keyout",
+                    root / "key.pem",
+                    "-out",
+                    self._ca,
+                ],
+                check=True,
+                capture_output=True,
+            )
+            listen = (
+                f"listen 127.0.0.1:{port} ssl http2; ssl_certificate {self._ca};"
+                f" ssl_certificate_key {root}/key.pem;"
+            )
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = "".join(f"{kind}_temp_path {root}/{kind};" for kind in kinds)
         (root / "nginx.conf").write_text(f"""
 worker_processes 1; daemon off; pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 512; }}
 http {{
-  log_format path '$uri'; access_log {self._log} path; types {{}} default_type text/plain; {temporary}
+  log_format path '$uri $server_protocol'; access_log {self._log} path; types {{}} default_type text/plain; {temporary}
   server {{
-    listen 127.0.0.1:{port};
+    {listen}
     location = /index/config.json {{
       return 200 '{{"dl":"{self.url}/crates/{{crate}}-{{version}}.crate"}}';
     }}
+    location = /ready {{ return 204; }}
     location /index/ {{ alias {data}/index/; }}
     location /crates/ {{ alias {data}/crates/; }}
   }}
@@ -53,7 +84,7 @@ http {{
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/index/config.json", trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/ready", trust_env=False, verify=self._ca is True).status_code == 204
         except httpx.TransportError:
             return False
 
@@ -63,9 +94,14 @@ http {{
 
     def asked(self) -> Counter[str]:
         """Return how often each path was asked for, without config.json."""
-        paths = Counter(self._log.read_text().splitlines())
-        del paths["/index/config.json"]
+        paths = Counter(line.split()[0] for line in self._log.read_text().splitlines())
+        del paths["/index/config.json"], paths["/ready"]
         return paths
+
+    def protocols(self) -> set[str]:
+        """Return the versions of HTTP that files were asked for with."""
+        lines = [line.split() for line in self._log.read_text().splitlines()]
+        return {protocol for path, protocol in lines if path != "/ready"}
 
     def stop(self) -> None:
         self._process.terminate()

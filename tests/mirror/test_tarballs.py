@@ -5,12 +5,14 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.crates import crate_file
 from tests.mirror.conftest import MakeMirror, Pair
+from tests.mirror.nginx import Nginx
 from tests.mirror.upstream import Handler, Upstream, after
 from tests.programs import until
 
@@ -315,3 +317,29 @@ def test_proxy_is_used(make_mirror: MakeMirror) -> None:
         mirror = make_mirror("sparse+http://crates.invalid/index/", f'upstream_proxy = "{proxy.url}"')
 
         assert mirror.http.get("/index/se/rd/serde").status_code == 200
+
+
+def test_https_upstream_of_an_authority_of_ones_own_over_http2(
+    tmp_path: Path, data: Path, make_mirror: MakeMirror
+) -> None:
+    with Nginx(tmp_path / "nginx", data, tls=True) as upstream:
+        settings = f'upstream_ca = "{tmp_path}/nginx/ca.pem"'
+        mirror = make_mirror(upstream.index_url, settings)
+
+        answer = mirror.http.get("/index/se/rd/serde")
+
+        assert answer.content == (data / "index/se/rd/serde").read_bytes()
+        vers = answer.json()["vers"]
+        tarball = mirror.http.get(f"/api/v1/crates/serde/{vers}/download").content
+        assert tarball == (data / f"crates/serde-{vers}.crate").read_bytes()
+        assert upstream.protocols() == {"HTTP/2.0"}
+
+
+def test_https_upstream_that_nobody_vouches_for_is_not_believed(
+    tmp_path: Path, data: Path, make_mirror: MakeMirror
+) -> None:
+    with Nginx(tmp_path / "nginx", data, tls=True) as upstream:
+        mirror = make_mirror(upstream.index_url)
+
+        assert mirror.http.get("/index/se/rd/serde").status_code == 503
+        assert upstream.protocols() == set()
