@@ -44,7 +44,10 @@ _SITE_SEGMENTS = frozenset((
     "me", "metrics", "readyz", "search", "static", "teams", "tokens", "users",
 ))
 # fmt: on
-_REGISTRY_NAME_RULE = "lower-case letters, digits and single `-` between them, starting with a letter"
+_MAX_REGISTRY_NAME_CHARS = 64
+_REGISTRY_NAME_RULE = (
+    "at most 64 lower-case letters, digits and single `-` between them, starting with a letter"
+)
 # No `a--b` and no `a-`: as `A__B` and `A_` they could not be told from the `__` in the name of a variable.
 _REGISTRY_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -55,7 +58,7 @@ def check_registry_name(name: str) -> str:
     Raises:
         ConfigError: it breaks the rule, which the message tells.
     """
-    if not _REGISTRY_NAME.fullmatch(name):
+    if not _REGISTRY_NAME.fullmatch(name) or len(name) > _MAX_REGISTRY_NAME_CHARS:
         raise ConfigError(f"`{name}` cannot name a registry; it must be {_REGISTRY_NAME_RULE}.")
     if name in _SITE_SEGMENTS:
         raise ConfigError(f"`{name}` cannot name a registry: the site itself answers at `/{name}`.")

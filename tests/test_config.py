@@ -216,10 +216,11 @@ def test_registry_name_is_accepted(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "A", "Main", "my_crates", "2nd", "-a", "a-", "a--b", "a.b", "a/b", "é", "a\n", "a b"]
+    "name",
+    ["", "A", "Main", "my_crates", "2nd", "-a", "a-", "a--b", "a.b", "a/b", "é", "a\n", "a b", "a" * 65],
 )
 def test_registry_name_that_breaks_the_rule_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="it must be lower-case letters, digits and single `-`"):
+    with pytest.raises(ConfigError, match="it must be at most 64 lower-case letters, digits and single `-`"):
         config.check_registry_name(name)
 
 

@@ -1,4 +1,4 @@
-"""Which names are allowed: crates, features, dependencies, logins, teams and registries.
+"""Which names are allowed: crates, features, dependencies, logins and teams.
 
 Spec: https://doc.rust-lang.org/cargo/reference/manifest.html#the-name-field, and where cargo leaves
 it to the registry, the rules of crates.io (crates_io: crates_io_validation/src/lib.rs).
@@ -19,7 +19,6 @@ MAX_CRATE_NAME_CHARS = 64
 _CRATE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _RENAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_REGISTRY = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 # A file of such a name cannot be made on Windows, whatever its extension.
 WINDOWS_DEVICES = frozenset(
@@ -36,14 +35,6 @@ _TOOLCHAIN = frozenset((
     "rbml", "rust_installer", "rustbook", "rustc", "rustc_back", "rustc_borrowck", "rustc_driver",
     "rustc_llvm", "rustc_resolve", "rustc_trans", "rustc_typeck", "rustdoc", "rustllvm", "rustuv",
     "serialize", "std", "syntax", "test", "unicode",
-))
-# fmt: on
-
-# First path segments of the site itself; every registry but the default one lives under its name.
-# fmt: off
-_SITE_PATHS = frozenset((
-    "about", "account", "admin", "api", "assets", "crates", "docs", "healthz", "index", "login", "logout",
-    "me", "metrics", "readyz", "search", "static", "teams", "tokens", "users",
 ))
 # fmt: on
 
@@ -176,26 +167,6 @@ def check_label(text: str) -> None:
     """
     if not text.isprintable():
         raise InvalidName(f"the name {shown(text)} is not allowed; use only characters that can be printed")
-
-
-def check_registry_name(text: str) -> None:
-    """Check the name of a registry that lives under a path of this site.
-
-    No `.` is allowed, so none ends in `.git`: cargo up to 1.95 sends the token of `…/x/` to
-    `…/x.git/` as well (CVE-2026-5222).
-
-    Raises:
-        InvalidName
-    """
-    if not _REGISTRY.fullmatch(text):
-        raise InvalidName(
-            f"the registry name {shown(text)} is not allowed; use a lower-case letter and then lower-case "
-            "letters, digits and `-`, at most 64 characters"
-        )
-    if text in _SITE_PATHS:
-        raise InvalidName(
-            f"the registry name {shown(text)} is taken by a path of this site; choose another name"
-        )
 
 
 def shown(text: str) -> str:

@@ -134,6 +134,9 @@ class App:
         if site is None:
             raise RuntimeError("a request came before the lifespan began")
         raw: bytes = scope["raw_path"].partition(b"?")[0]
+        if not raw.startswith(b"/"):
+            # `GET http://host/path`, as to a proxy; a server must take that too (RFC 9112 §3.2.2).
+            raw = b"/" + raw.partition(b"://")[2].partition(b"/")[2]
         mounted, raw = self._registry_of(raw)
         exchange = _Exchange(receive, send)
         try:

@@ -137,19 +137,6 @@ def test_logins_and_teams_that_are_not_allowed(text: str) -> None:
         names.check_team(text)
 
 
-@pytest.mark.parametrize("text", ["crates-io", "a", "team2", "main"])
-def test_allowed_registry_names(text: str) -> None:
-    names.check_registry_name(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "A", "1a", "-a", "a_b", "x.git", "a/b", "a\n", "a" * 65, "api", "index", "me"]
-)
-def test_registry_names_that_are_not_allowed(text: str) -> None:
-    with pytest.raises(InvalidName, match="the registry name"):
-        names.check_registry_name(text)
-
-
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

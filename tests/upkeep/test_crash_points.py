@@ -59,7 +59,8 @@ POINTS = {
     "before the tarball is moved": (DiskStore, "adopt", False, False),
     "after the tarball is moved": (DiskStore, "adopt", True, False),
     "in the middle of preparing the index file": (disk, "_keep_room", False, False),
-    "after preparing, before COMMIT": (DiskStore, "prepare", True, False),
+    "after preparing, before fsync": (DiskStore, "prepare", True, False),
+    "after fsync, before COMMIT": (DiskStore, "sync", True, False),
     "after COMMIT, before the rename": (DiskStore, "show", False, True),
     "after the rename": (DiskStore, "show", True, True),
 }
@@ -68,7 +69,7 @@ POINTS = {
 @pytest.mark.parametrize(
     ("point", "crate"),
     # A new version of a crate that is there, at each point; the first of a new one where it makes a difference.
-    [(point, "foo-1.1.0") for point in POINTS] + [(point, "bar-1.0.0") for point in list(POINTS)[3:6]],
+    [(point, "foo-1.1.0") for point in POINTS] + [(point, "bar-1.0.0") for point in list(POINTS)[3:7]],
 )
 def test_publish_that_died_is_whole_or_can_be_repeated(folder: Path, point: str, crate: str) -> None:
     where, function, after, happened = POINTS[point]
@@ -122,6 +123,22 @@ def test_deletion_that_died_is_whole_or_has_not_happened(
     if happened:
         succeed(folder, "publish", folder / "foo-1.0.0.crate", "--as", "alice")
         all_is_well(folder)
+
+
+@pytest.mark.parametrize("point", list(POINTS)[4:])
+def test_changes_that_share_a_commit_die_together_or_not_at_all(folder: Path, point: str) -> None:
+    """An import makes several at once; each crate is whole or missing, and the next run brings in the rest."""
+    source = folder.parent / "source"
+    source.mkdir()
+    for number in range(8):
+        (source / f"many-{number}-1.0.0.crate").write_bytes(crate_file(f"many-{number}", "1.0.0"))
+    where, function, after, _ = POINTS[point]
+    command = ["import", str(source), "--as", "alice"]
+    die_in(where, function, after=after, folder=folder, command=command)
+    all_is_well(folder)
+    report = succeed(folder, *command, "--json").json()
+    assert len(report["imported"]) + len(report["had"]) == 8
+    all_is_well(folder)
 
 
 def test_server_finishes_at_start_what_a_crash_left(folder: Path) -> None:

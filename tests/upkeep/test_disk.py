@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -140,6 +141,44 @@ def test_full_disk_refuses_changes_whole_and_recovers(small_disk: Path) -> None:
         check()
         for name in refused:
             assert client.publish(name, "1.0.0", crate_file(name, "1.0.0", files={})).status == 200
+
+
+def test_full_disk_refuses_some_of_many_at_once(small_disk: Path) -> None:
+    """Changes share a COMMIT: one that finds no room must not take with it what was answered, nor leave a trace."""
+    folder = small_disk / "data"
+    with Server(folder, CONFIG) as server:
+        token = token_of(folder, "alice")
+
+        def publish(thread: int) -> tuple[set[str], set[str]]:
+            taken, refused = set(), set()
+            with Client(server.direct_url, token) as client:
+                for number in range(60):
+                    name = f"many-{thread}-{number}"
+                    # Ever smaller, so that some still fit where others do not.
+                    answer = client.publish(name, "1.0.0", big(name, "1.0.0", 400_000 // (number + 1)))
+                    assert answer.status in (200, 507), answer.body
+                    (taken if answer.status == 200 else refused).add(name)
+            return taken, refused
+
+        (small_disk / "ballast").write_bytes(bytes(14_000_000))
+        with ThreadPoolExecutor(8) as threads:
+            outcomes = list(threads.map(publish, range(8)))
+        taken = set().union(*(one for one, _ in outcomes))
+        refused = set().union(*(one for _, one in outcomes))
+        assert taken
+        assert refused
+        assert not leftovers(folder)
+        listed = {crate["name"] for crate in succeed(folder, "crate", "list", "--json").json()}
+        assert listed == taken
+        (small_disk / "ballast").unlink()
+        with Client(server.direct_url, token) as client:
+            for name in refused:
+                assert client.lines(name) == {}
+            name = next(iter(refused))
+            assert client.publish(name, "1.0.0", crate_file(name, "1.0.0")).status == 200
+        all_is_well(folder)
+    listed = {crate["name"] for crate in succeed(folder, "crate", "list", "--json").json()}
+    assert listed == taken | {name}
 
 
 def test_server_starts_on_a_full_disk_and_serves(small_disk: Path) -> None:
