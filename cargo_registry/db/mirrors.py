@@ -115,6 +115,13 @@ def file(db: Connection, registry: str, name: str) -> File | None:
     )
 
 
+def rendering(db: Connection, registry: str, name: str) -> tuple[str, datetime | None] | None:
+    """Return under which policy the file of a crate is rendered, and when time changes its outcome."""
+    query = select(mirror_files.c.fingerprint, mirror_files.c.due_at).where(_is(mirror_files, registry, name))
+    row = db.execute(query).first()
+    return None if row is None else (row.fingerprint, row.due_at)
+
+
 def is_known(db: Connection, registry: str, name: str) -> bool:
     """Return whether there is a file of this crate."""
     query = select(mirror_files.c.name).where(_is(mirror_files, registry, name))

@@ -160,6 +160,8 @@ class Mirror:
         if self.is_fresh(path) and not force:
             return
         is_known = self._is_known(name)
+        if is_known:
+            await self._apply_rules(name)
         state = self._states.get(path)
         if not force and not is_known and state and (wait_s := state.failing_until - time.monotonic()) > 0:
             raise _unavailable(f"crate {shown(name)}", state.reason, wait_s)
@@ -180,7 +182,7 @@ class Mirror:
             raise _unavailable(f"crate {shown(name)}", state.reason, state.failing_until - time.monotonic())
 
     def _is_known(self, name: str) -> bool:
-        return self.registry.db.look_up(mirrors.is_known, self.registry.name, name)
+        return bool(self.registry.db.remembered(mirrors.is_known, self.registry.name, name))
 
     async def _look_up(self, name: str, *, force: bool) -> None:
         """Ask upstream for an index file if nobody has, and bring rows, file and state up to date. Never raises."""
@@ -205,30 +207,26 @@ class Mirror:
     async def _look_up_alone(self, name: str, state: _State, began_at: datetime, *, force: bool) -> None:
         registry = self.registry
         now = registry.now()
-        file = registry.db.look_up(mirrors.file, registry.name, name)
+        file = self._file(name)
         rulings = registry.db.look_up(mirrors.rulings, registry.name, name=name, now=now)
         asked_for = serving.is_asked_for(name, self._policy, rulings)
         if self._upstream is None or not asked_for:
-            file = await self._render_if_due(file, now)
             self._note(state, file, _ROWS_S)
             return
         age_s = (now - file.checked_at).total_seconds() if file else 0.0
         if file and not force and (file.checked_at >= began_at or 0 <= age_s < self._max_age):
             # Another process has asked, or this one before it was started anew.
-            file = await self._render_if_due(file, now)
             self._note(state, file, self._max_age - age_s)
             return
         what = f"index/{name}"
         failed = registry.db.look_up(mirrors.failure, registry.name, what)
         if failed and failed.next_try_at > now and not force:
-            file = await self._render_if_due(file, now)
             self._note_failure(state, file, failed, now)
             return
         try:
             answer = await self._ask(self._upstream, name, file, is_first=failed is None)
         except UpstreamFailed as error:
             failed = await self._fail(what, failed, error, asked_at=now)
-            file = await self._render_if_due(file, now)
             self._note_failure(state, file, failed, registry.now())
             return
         if failed:
@@ -255,7 +253,7 @@ class Mirror:
                     await self._rows.add(partial(_put_file, registry=registry, file=file))
                 else:
                     await self._rows.add(lambda tx: mirrors.confirm(tx, registry.name, {name: now}))
-        self._note(state, await self._render_if_due(file, now), self._max_age)
+        self._note(state, self._file(name), self._max_age)
 
     async def _ask(
         self, upstream: Upstream, name: str, file: File | None, *, is_first: bool
@@ -289,24 +287,24 @@ class Mirror:
             level = logging.WARNING if event.action in ("mirror-vanished", "mirror-back") else logging.ERROR
             log.log(level, "mirror %s: %s", self.registry.name, event)
 
-    async def _render_if_due(self, file: File | None, now: datetime) -> File | None:
+    async def _apply_rules(self, name: str) -> None:
         """Write the file that is served anew where the policy has changed, or time has changed its outcome.
 
-        And once in each process where it is not what the rows say: somebody may have removed it.
+        And once in each process where it is not what the rows say: somebody may have removed it. Asks nobody, so it
+        comes before all that may have to wait.
         """
-        if file is None:
-            return None
-        if file.name not in self._compared:
-            self._compared.add(file.name)
-            await index.renew(self.registry, CrateName.stored(file.name))
-        current = self.registry.db.look_up(mirrors.file, self.registry.name, file.name)
-        if current is None:
-            return None
-        is_due = current.due_at is not None and current.due_at <= now
-        if current.fingerprint != self._policy.fingerprint or is_due:
-            await render(self.registry, file.name)
-            return self.registry.db.look_up(mirrors.file, self.registry.name, file.name)
-        return current
+        if name not in self._compared:
+            self._compared.add(name)
+            await index.renew(self.registry, CrateName.stored(name))
+        found = self.registry.db.look_up(mirrors.rendering, self.registry.name, name)
+        if found is None:
+            return
+        fingerprint, due_at = found
+        if fingerprint != self._policy.fingerprint or (due_at is not None and due_at <= self.registry.now()):
+            await render(self.registry, name)
+
+    def _file(self, name: str) -> File | None:
+        return self.registry.db.look_up(mirrors.file, self.registry.name, name)
 
     def _note(self, state: _State, file: File | None, fresh_s: float) -> None:
         """Note that a file may be served for a while."""
@@ -413,6 +411,7 @@ class Mirror:
         ):
             path = index_path(spelled.name.lower())
         if not self.is_fresh(path):
+            await self._apply_rules(path.rpartition("/")[2])
             # What is listed can be fetched at once; whether it still is, the look-up tells the next one.
             if self.lines(path).get(vers) is None:
                 await self.freshen(path)
@@ -475,10 +474,11 @@ class Mirror:
 
     def find_stored(self, line: Line) -> Stored | None:
         """Return the tarball of a version if it is in the store."""
-        listed = self.registry.db.look_up(crates.listed, self.registry.name, line.name, line.vers)
+        listed = self.registry.db.remembered(crates.listed, self.registry.name, line.name, line.vers)
         if listed is None or listed.cksum != line.cksum:
             return None
-        path = str(self.registry.tarballs.path(self._key(line)))
+        # Not by `DiskStore.path`, as in `download.find`.
+        path = f"{self.registry.tarballs.root}/{self._key(line)}"
         try:
             size = os.stat(path).st_size
         except FileNotFoundError:

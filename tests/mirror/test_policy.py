@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.mirror.conftest import MakeMirror
-from tests.mirror.upstream import Upstream, index_path
+from tests.mirror.upstream import Upstream, after, index_path
 from tests.programs import Server, until
 
 
@@ -221,3 +221,21 @@ def test_settings_that_cannot_be_meant_are_refused_by_name(
 
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_new_rule_holds_from_the_first_request_on_though_upstream_does_not_answer(
+    upstream: Upstream, make_mirror: MakeMirror
+) -> None:
+    for name in ("indexed", "fetched"):
+        upstream.add(name, "1.0.0")
+        upstream.add(name, "1.0.1")
+    mirror = make_mirror(upstream, "max_age = 0")
+    for name in ("indexed", "fetched"):
+        mirror.http.get(f"/api/v1/crates/{name}/1.0.0/download").raise_for_status()
+    mirror.stop()
+    upstream.everywhere = after(5)
+    mirror = make_mirror(upstream, "max_age = 0", 'deny = ["*@=1.0.0"]')
+
+    assert versions(mirror, "indexed") == ["1.0.1"]
+    assert detail(mirror, "fetched", "1.0.0")[0] == 403
+    upstream.everywhere = None
