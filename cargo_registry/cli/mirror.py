@@ -347,7 +347,7 @@ def status_(
 
     async def work(site: Site) -> tuple[Registry, Status]:
         chosen = _pick(site, registry)
-        return chosen, await keeping.status(chosen)
+        return chosen, await keeping.status(chosen, local=_local(site))
 
     chosen, found = run(config, data_dir, work)
     facts = {
@@ -469,14 +469,17 @@ def _with_mirror(
 ) -> T:
     async def session(site: Site) -> T:
         chosen = _pick(site, name)
-        local = [registry.name for registry in site.registries.values() if not registry.is_mirror]
-        mirror = Mirror(chosen, local=local)
+        mirror = Mirror(chosen, local=_local(site))
         try:
             return await work(mirror)
         finally:
             await mirror.close()
 
     return run(config, data_dir, session)
+
+
+def _local(site: Site) -> list[str]:
+    return [registry.name for registry in site.registries.values() if not registry.is_mirror]
 
 
 def _pick(site: Site, name: str | None) -> Registry:

@@ -488,6 +488,26 @@ def alarms(db: Connection, registry: str) -> Iterator[tuple[str, str, datetime, 
         yield row.kind, row.name, row.at, row.detail
 
 
+def namesakes(
+    db: Connection, registry: str, local: Collection[str]
+) -> Iterator[tuple[str, str, datetime, str]]:
+    """Yield, as alarms, the crates of local registries whose name upstream is known to have as well."""
+    query = (
+        select(crate_rows.c.name, crate_rows.c.registry, crate_rows.c.created_at)
+        .join_from(
+            crate_rows, mirror_files, func.replace(mirror_files.c.name, "-", "_") == crate_rows.c.canonical
+        )
+        .where(
+            mirror_files.c.registry == registry,
+            mirror_files.c.gone_at.is_(None),
+            crate_rows.c.registry.in_(local),
+        )
+    )
+    for row in db.execute(query.order_by(crate_rows.c.canonical)):
+        detail = f"registry `{row.registry}` of this server has a crate of that name, and so has upstream"
+        yield "internal-name", row.name, row.created_at, detail
+
+
 def local_namesake(db: Connection, registries: Collection[str], name: str) -> str | None:
     """Return which of some registries has a crate of this name, in any spelling."""
     query = select(crate_rows.c.registry).where(

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from cargo_registry import index
 from cargo_registry.crate.entry import tarball_key
-from cargo_registry.crate.names import CrateName
+from cargo_registry.crate.names import CrateName, canonical
 from cargo_registry.db import audit, mirrors, upkeep
 from cargo_registry.db.audit import Actor
 from cargo_registry.db.mirrors import Download, Failure, Seen, Tarball
@@ -171,8 +171,8 @@ async def collect(
     return removed, left
 
 
-async def status(registry: Registry) -> Status:
-    """Return how the mirror is doing."""
+async def status(registry: Registry, *, local: Collection[str]) -> Status:
+    """Return how the mirror is doing. `local`: the registries of this server that people publish to."""
 
     def look_up(db: Connection) -> Status:
         files, gone, oldest, newest = mirrors.file_counts(db, registry.name)
@@ -186,11 +186,22 @@ async def status(registry: Registry) -> Status:
             size,
             mirrors.failures(db, registry.name),
             len(mirrors.troubled(db, registry.name)),
-            list(mirrors.alarms(db, registry.name)),
+            _alarms(db, registry, local),
             mirrors.rulings(db, registry.name, now=registry.now()),
         )
 
     return await registry.db.read(look_up)
+
+
+def _alarms(
+    db: Connection, registry: Registry, local: Collection[str]
+) -> list[tuple[str, str, datetime, str]]:
+    """Return what was noticed when it came, and names that were published here since then."""
+    found = list(mirrors.alarms(db, registry.name))
+    known = {canonical(name) for _, name, _, _ in found}
+    return found + [
+        alarm for alarm in mirrors.namesakes(db, registry.name, local) if canonical(alarm[1]) not in known
+    ]
 
 
 async def report(registry: Registry) -> list[Trouble]:

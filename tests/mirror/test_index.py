@@ -4,6 +4,7 @@ import http.client
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -288,3 +289,19 @@ def test_refused_change_says_that_this_is_a_mirror(upstream: Upstream, make_mirr
             answer = mirror.http.request(method, path, headers=headers, json={"users": ["ada"]})
             assert answer.status_code == 403
             assert "is a mirror of" in answer.json()["errors"][0]["detail"]
+
+
+def test_commands_that_change_crates_are_refused_too(
+    upstream: Upstream, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    (tmp_path / "serde.crate").write_bytes(upstream.add("serde", "1.0.0"))
+    mirror = make_mirror(upstream)
+    mirror.http.get("/api/v1/crates/serde/1.0.0/download").raise_for_status()
+    mirror.user("ada", "--role", "admin")
+    for command in (
+        ("publish", tmp_path / "serde.crate", "--as", "ada"),
+        ("crate", "yank", "serde@1.0.0"),
+        ("owner", "add", "serde", "ada"),
+    ):
+        assert "mirror of" in mirror.cli(*command, fails=True).stderr, command
+    assert mirror.http.get("/index/se/rd/serde").content == upstream.index_file("serde")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crates import crate_file
 from tests.mirror.conftest import MakeMirror
 from tests.mirror.upstream import Upstream, after, index_path
 from tests.programs import Server, until
@@ -113,9 +114,16 @@ def test_upstream_crate_with_the_name_of_one_of_ours_raises_an_alarm(
     mirror.user("ada")
     mirror.cli("publish", tmp_path / "our-own.crate", "--registry", "main", "--as", "ada")
 
+    upstream.add("later", "1.0.0")
+    (tmp_path / "later.crate").write_bytes(crate_file("Later", "1.0.0"))
     versions(mirror, "our_own")
+    versions(mirror, "later")
     (alarm,) = json.loads(mirror.cli("mirror", "status", "--json").stdout)["alarms"]
     assert (alarm["kind"], alarm["name"]) == ("internal-name", "our_own")
+    # Published here after the mirror has seen it.
+    mirror.cli("publish", tmp_path / "later.crate", "--registry", "main", "--as", "ada")
+    alarms = json.loads(mirror.cli("mirror", "status", "--json").stdout)["alarms"]
+    assert [alarm["name"] for alarm in alarms] == ["our_own", "Later"]
 
 
 def test_young_version_is_served_when_it_is_of_age(upstream: Upstream, make_mirror: MakeMirror) -> None:
