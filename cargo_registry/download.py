@@ -45,7 +45,7 @@ def count(registry: Registry, listed: Listed) -> None:
     registry.uses.downloads[listed.version_id, registry.now().date()] += 1
 
 
-async def flush(site: Site) -> None:
+async def flush(site: Site | Registry) -> None:
     """Write what was counted since the last flush, in one transaction. Where that fails, the next one does."""
     counts = dict(site.uses.downloads)
     tokens = dict(site.uses.tokens)

@@ -26,7 +26,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from cargo_registry import index, publish
+from cargo_registry import download, index, publish
 from cargo_registry.crate import manifest, tarball, versions
 from cargo_registry.crate.entry import prefix, tarball_key
 from cargo_registry.crate.names import CrateName, canonical, shown
@@ -56,10 +56,12 @@ log = logging.getLogger(__name__)
 _PATIENCE_S = 1.0  # for an answer to a file that we have
 _LONGEST_S = 25.0  # for one that we do not have: cargo gives up after 30
 _ABSENT_S = 5.0
+_DOWNLOAD_AGE_S = 10  # a download comes right after its index file; only later is it worth a look of its own
 # After the first failure, the second, …: at most four requests in three seconds, and one at least every ten.
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _RETRY_S = 0.25
 _ROWS_S = 30.0
+_RULES_S = 1.0  # of a crate that upstream is not asked for; a ruling may change that
 _MAX_STATES = 100_000
 _MAX_SERVED = 2_000
 _LOCK_FILES = 4096
@@ -166,10 +168,15 @@ class Mirror:
         if not force and not is_known and state and (wait_s := state.failing_until - time.monotonic()) > 0:
             raise _unavailable(f"crate {shown(name)}", state.reason, wait_s)
         lookup = self._lookups.get(name)
-        if lookup is None:
-            lookup = _Lookup(self._start(self._look_up(name, force=force)), time.monotonic())
-            self._lookups[name] = lookup
-            lookup.task.add_done_callback(lambda _: self._lookups.pop(name, None))
+        if force and lookup is not None:
+            # It may find that upstream need not be asked.
+            await asyncio.wait({lookup.task})
+            lookup = self._lookups.get(name)
+        if lookup is None or lookup.task.done():
+            lookup = self._lookups[name] = _Lookup(
+                self._start(self._look_up(name, force=force)), time.monotonic()
+            )
+            lookup.task.add_done_callback(partial(self._end_lookup, name))
         patience_s = _PATIENCE_S if is_known and not force else _LONGEST_S
         wait_s = max(0.0, lookup.began_at + patience_s - time.monotonic())
         await asyncio.wait({lookup.task}, timeout=wait_s)
@@ -180,6 +187,11 @@ class Mirror:
         state = self._states.get(path)
         if state and state.reason:
             raise _unavailable(f"crate {shown(name)}", state.reason, state.failing_until - time.monotonic())
+
+    def _end_lookup(self, name: str, task: "asyncio.Task[None]") -> None:
+        lookup = self._lookups.get(name)
+        if lookup is not None and lookup.task is task:
+            del self._lookups[name]
 
     def _is_known(self, name: str) -> bool:
         return bool(self.registry.db.remembered(mirrors.is_known, self.registry.name, name))
@@ -211,7 +223,7 @@ class Mirror:
         rulings = registry.db.look_up(mirrors.rulings, registry.name, name=name, now=now)
         asked_for = serving.is_asked_for(name, self._policy, rulings)
         if self._upstream is None or not asked_for:
-            self._note(state, file, _ROWS_S)
+            self._note(state, file, _ROWS_S if file else _RULES_S)
             return
         age_s = (now - file.checked_at).total_seconds() if file else 0.0
         if file and not force and (file.checked_at >= began_at or 0 <= age_s < self._max_age):
@@ -286,6 +298,9 @@ class Mirror:
         for event in events:
             level = logging.WARNING if event.action in ("mirror-vanished", "mirror-back") else logging.ERROR
             log.log(level, "mirror %s: %s", self.registry.name, event)
+        if any(event.action == "mirror-vanished" for event in events):
+            # Somebody will ask who has it.
+            await download.flush(self.registry)
 
     async def _apply_rules(self, name: str) -> None:
         """Write the file that is served anew where the policy has changed, or time has changed its outcome.
@@ -412,10 +427,11 @@ class Mirror:
             path = index_path(spelled.name.lower())
         if not self.is_fresh(path):
             await self._apply_rules(path.rpartition("/")[2])
-            # What is listed can be fetched at once; whether it still is, the look-up tells the next one.
+            age_s = self.age(path)
             if self.lines(path).get(vers) is None:
                 await self.freshen(path)
-            elif path.rpartition("/")[2] not in self._lookups:
+            elif age_s is None or age_s >= _DOWNLOAD_AGE_S:
+                # What is listed can be fetched at once; whether it still is, the look-up tells the next one.
                 self._start(self._freshen_quietly(path))
         line = self.lines(path).get(vers)
         if line is None:

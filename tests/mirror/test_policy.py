@@ -177,7 +177,7 @@ def test_exceptions_by_command_hold_at_once_until_they_end(
     status, why = detail(mirror, "serde", "1.0.0")
     assert (status, "we do not want it" in why) == (403, True)
     mirror.cli("mirror", "allow", "evil", "--reason", "not that evil")
-    until(lambda: versions(mirror, "evil") == ["1.0.0"], 35)
+    until(lambda: versions(mirror, "evil") == ["1.0.0"], 5)
 
     listed = json.loads(mirror.cli("mirror", "rulings", "--json").stdout)
     assert [(each["kind"], each["crate"]) for each in listed] == [
