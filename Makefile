@@ -12,7 +12,7 @@ INSTALL := $(PIP) install -c constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test soak fuzz check format constraints
+.PHONY: help run test bench soak fuzz check format constraints
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ check: $(VENV)/.dev ## check format, lint, types and layers
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.dev ## measure against nginx with the same files, 20 minutes; ARGS=--quick tries it
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(VENV)/.dev ## format the code and repair what the linter can
 	@$(BIN)/ruff format .

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,11 @@ def main() -> int:
         if options.url:
             _measure_peer(options, folder)
             return 0
-        results: list[Result] = []
+        results: dict[str, list[Result]] = {}
         figures: list[Figure] = []
         for size in options.sizes:
-            results = _read_paths(options, folder, size)
-            print(_table(results), flush=True)
+            results[size] = _read_paths(options, folder, size, figures)
+            print(_table(results[size]), flush=True)
         for part in (_publishing, _two_hundred_thousand, _cargo, _mirror):
             if not options.only or part.__name__.strip("_") in options.only:
                 part(options, folder, figures)
@@ -97,7 +97,7 @@ def _options() -> argparse.Namespace:
 # --- The parts ---
 
 
-def _read_paths(options: argparse.Namespace, folder: Path, size: str) -> list[Result]:
+def _read_paths(options: argparse.Namespace, folder: Path, size: str, figures: list[Figure]) -> list[Result]:
     root = folder / f"data-{size}"
     say(f"generating {size}: {data.CRATES[size][0]:,} crates, {data.CRATES[size][1]:,} versions")
     made = _generate(root, data.CRATES[size])
@@ -113,13 +113,21 @@ def _read_paths(options: argparse.Namespace, folder: Path, size: str) -> list[Re
         cases = reading.cases(made, root, folder, all_, seconds=options.seconds)
         cases = [case for case in cases if options.cases in case.name]
         results = reading.measure(cases, options.rounds, say)
-        say(
-            f"memory after the load: one worker {one.largest_mib():.0f} MiB, nginx {nginx.memory_mib():.0f} MiB"
+        figures.append(
+            Figure(
+                f"{size}: memory of a worker after the load",
+                f"{one.largest_mib():.0f} MiB",
+                "≤ 150 MB",
+                "100 MB",
+            )
         )
         stalled = reading.stalled_download_kib(
             one, "/api/v1/crates/down-10m/1.0.0/download", readers=20 if options.quick else 200
         )
-        say(f"a stalled 10 MiB download: {stalled:.0f} KiB")
+        figures.append(
+            Figure(f"{size}: memory of a stalled 10 MiB download", f"{stalled:.0f} KiB", "≤ 1 MiB", "256 KiB")
+        )
+    shutil.rmtree(root)
     return results
 
 
@@ -142,7 +150,7 @@ def _publishing(options: argparse.Namespace, folder: Path, figures: list[Figure]
             )
         say(f"published: {rates}")
 
-        path = "/index/" + "/".join(["ex", "ac", "exact-10k"])
+        path = "/index/ex/ac/exact-10k"
         latencies: list[tuple[float, float]] = []
         large = [
             data.publish_body(f"large{n}", "1.0.0", files=4800, size=4 * 2**20)
@@ -401,16 +409,23 @@ def _machine() -> str:
 
 
 def _write(
-    options: argparse.Namespace, results: Sequence[Result], figures: Sequence[Figure], minutes: float
+    options: argparse.Namespace,
+    results: Mapping[str, Sequence[Result]],
+    figures: Sequence[Figure],
+    minutes: float,
 ) -> None:
     options.out.mkdir(exist_ok=True)
     everything: dict[str, Any] = {
         "machine": _machine(),
         "minutes": round(minutes, 1),
-        "results": [dataclasses.asdict(result) for result in results],
+        "results": {size: [dataclasses.asdict(result) for result in of] for size, of in results.items()},
         "figures": [dataclasses.asdict(figure) for figure in figures],
     }
     (options.out / "benchmarks.json").write_text(json.dumps(everything, indent=1) + "\n")
+    tables = "".join(
+        f"## Reading: {data.CRATES[size][0]:,} crates, {data.CRATES[size][1]:,} versions\n\n{_table(of)}\n\n"
+        for size, of in results.items()
+    )
     lines = [f"| {f.name} | {f.value} | {f.must} | {f.aim} |" for f in figures]
     (options.out / "benchmarks.md").write_text(
         "# Benchmarks\n\n"
@@ -420,8 +435,8 @@ def _write(
         f"the median of {options.rounds} rounds, run in turn, with the lowest and the highest; where other programs "
         "were busy, only the ratio of CPU means something. nginx serves the same files with `sendfile`, "
         "`tcp_nopush`, without access log, gzip and, but for one row, `open_file_cache`.\n\n"
-        + _table(results)
-        + "\n\n| | measured | must | aim |\n|---|---|---|---|\n"
+        + tables
+        + "## Publishing, searching, starting, fetching\n\n| | measured | must | aim |\n|---|---|---|---|\n"
         + "\n".join(lines)
         + "\n"
     )

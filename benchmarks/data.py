@@ -208,9 +208,9 @@ def _line(rng: random.Random, name: str, vers: str, names: list[str], cksum: str
 
 def _lines_of_size(rng: random.Random, name: str, size: int, names: list[str]) -> list[bytes]:
     lines: list[bytes] = []
-    while (total := sum(map(len, lines))) < size:
+    while sum(map(len, lines)) < size:
         line = _line(rng, name, f"1.{len(lines)}.0", names)
-        lines.append(line if total + len(line) <= size or not lines else line)
+        lines.append(line)
     return lines
 
 

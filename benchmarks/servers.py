@@ -139,7 +139,7 @@ def nginx(
     root: Path,
     folder: Path,
     certificate: Path,
-    key: Path,
+    private_key: Path,
     listen: str = "127.0.0.1",
     core: int | None = 0,
     prefix: Sequence[str] = (),
@@ -147,16 +147,15 @@ def nginx(
     """Run nginx on the same files, as the targets describe it."""
     folder.mkdir(parents=True, exist_ok=True)
     ports = {"http": free_port(), "tls": free_port(), "open_file_cache": free_port()}
-    dl = f"https://{listen}:{ports['tls']}/crates/main/" + (
-        "{lowerprefix}/{crate}/{crate}-{version}-{sha256-checksum}.crate"
-    )
+    key = "{lowerprefix}/{crate}/{crate}-{version}-{sha256-checksum}.crate"
+    dl = f"https://{listen}:{ports['tls']}/crates/main/{key}"
     every = (
         f'location = /index/config.json {{ return 200 \'{{"dl":"{dl}"}}\'; }} '
         f"location /index/ {{ alias {root}/index_data/main/; }} "
         f"location /crates/ {{ alias {root}/crates_storage/; }}"
     )
     config = folder / "nginx.conf"
-    text = _NGINX.format(folder=folder, certificate=certificate, key=key, every=every, **ports)
+    text = _NGINX.format(folder=folder, certificate=certificate, key=private_key, every=every, **ports)
     config.write_text(("user root;" if os.getuid() == 0 else "") + text.replace("127.0.0.1", listen))
     command = [*prefix, *pinned(core, ["nginx", "-c", str(config), "-p", str(folder)])]
     process = subprocess.Popen(command)

@@ -58,8 +58,15 @@ async def change(
     wanted = _Change(registry, name, rows, tarball, then)
     registry.waiting.append(wanted)
     registry.db.soon(partial(_change_waiting, registry))
-    # Finished even if the caller is cancelled: a client that hangs up changes nothing.
-    result: T = await asyncio.shield(asyncio.wrap_future(wanted.done))
+    done = asyncio.wrap_future(wanted.done)
+    try:
+        # Finished even if the caller is cancelled: a client that hangs up changes nothing.
+        result: T = await asyncio.shield(done)
+    except asyncio.CancelledError:
+        # Whoever called removes the tarball from the spool, which may not have been moved yet.
+        await asyncio.wait({done})
+        done.exception()  # nobody is left to be told
+        raise
     return result
 
 

@@ -10,6 +10,7 @@ import typer
 from cargo_registry.cli import (
     config,
     crate,
+    downloads,
     importing,
     index,
     mirror,
@@ -46,6 +47,7 @@ app.add_typer(crate.app, name="crate")
 app.add_typer(index.app, name="index")
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(config.app, name="config")
+app.add_typer(downloads.app, name="downloads")
 
 
 def _version(wanted: bool) -> None:

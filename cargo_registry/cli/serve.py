@@ -51,6 +51,9 @@ def serve(
         bool,
         typer.Option("--self-signed", help="HTTPS for a try-out, with a certificate made for this machine."),
     ] = False,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line for each request to stderr.")
+    ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = HERE,
 ) -> None:
@@ -72,7 +75,7 @@ def serve(
         implementation=implementation or settings.server.implementation,  # type: ignore[arg-type]
     )
     certificate = _certificate(settings, listen.host, data_dir, self_signed=self_signed)
-    listen = replace(listen, tls=certificate)
+    listen = replace(listen, tls=certificate, access_log=access_log)
     if settings.server.url is None and not _is_loopback(listen.host):
         say(
             f"warning: listening on {listen.host} without `server.url`: config.json will tell clients the address "

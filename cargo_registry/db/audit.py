@@ -62,6 +62,12 @@ def record(
     tx.execute(_RECORD, line)
 
 
+def is_recorded(db: Connection, action: str, detail: str) -> bool:
+    """Return whether the log has a line of this action with this detail."""
+    query = select(audit.c.id).where(audit.c.action == action, audit.c.detail == detail)
+    return db.execute(query.limit(1)).first() is not None
+
+
 def events(
     db: Connection,
     *,

@@ -66,15 +66,13 @@ class Database:
         with translating(), self._inline.connect() as connection:
             return fn(connection, *args, **kwargs)
 
-    def remembered(
-        self, fn: Callable[Concatenate[Connection, P], T | None], *args: P.args, **kwargs: P.kwargs
-    ) -> T | None:
+    def remembered(self, fn: Callable[..., T | None], *args: object) -> T | None:
         """Return what `look_up` finds, from `memory` if it is there. That there is nothing is not remembered."""
         memory = self.memory()
         key = (fn, *args)
         found: T | None = memory.get(key)
         if found is None:
-            found = self.look_up(fn, *args, **kwargs)
+            found = self.look_up(fn, *args)
             if found is not None:
                 memory[key] = found
         return found

@@ -41,6 +41,7 @@ from cargo_registry.web import tls, uvicorn_server
 from cargo_registry.web.tls import Tls
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("cargo_registry.access")
 
 MakeApp = Callable[[str], ASGIApp]
 """Makes a worker's app from the server's base URL. Picklable, because not every system can fork."""
@@ -73,6 +74,7 @@ class Listen:
     workers: int
     implementation: Literal["granian", "uvicorn"]
     tls: Tls | None = None  # None: plain HTTP
+    access_log: bool = False
 
 
 def run(
@@ -460,14 +462,14 @@ async def _serve(
         log.exception("the server cannot start")
         return 1
 
+    app = _logged(lifespan.app()) if listen.access_log else lifespan.app()
+
     def say_ready() -> None:
         with contextlib.suppress(OSError):  # the first process is gone, and so are we in a moment
             report.send(_READY)
 
     serve: _ServeSocket = uvicorn_server.serve if listen.implementation == "uvicorn" else _serve_granian
-    serving = loop.create_task(
-        serve(lifespan.app(), sock, listen.tls, renewals, started=say_ready, stop=stop)
-    )
+    serving = loop.create_task(serve(app, sock, listen.tls, renewals, started=say_ready, stop=stop))
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.wait({serving}, timeout=grace_s)
@@ -484,6 +486,40 @@ async def _serve(
         log.exception("the server could not end in order")
         code = 1
     return code
+
+
+def _logged(app: ASGIApp) -> ASGIApp:
+    """Return the app with a line in the log for each request. It costs as much as an index file does."""
+
+    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+        status, size, began = 0, "-", time.perf_counter()
+
+        async def noted(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                size = next(
+                    (value.decode() for name, value in message["headers"] if name == b"content-length"), "-"
+                )
+            await send(message)
+
+        try:
+            await app(scope, receive, noted)
+        finally:
+            client = scope.get("client")
+            access_log.info(
+                '%s "%s %s HTTP/%s" %s %s %.1f ms',
+                client[0] if client else "-",
+                scope["method"],
+                scope["raw_path"].decode("latin-1"),
+                scope["http_version"],
+                # 0: the connection was cut.
+                status,
+                size,
+                (time.perf_counter() - began) * 1000,
+            )
+
+    return logged
 
 
 class _Lifespan:

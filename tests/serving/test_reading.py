@@ -107,3 +107,19 @@ def test_download_is_the_published_file_until_it_is_deleted(
     assert served.ask("/api/v1/crates/small/1.0.1/download")[0] == 404
     run(tmp_path / "data", "crate", "delete", "small@1.0.0", "--reason", "test")
     assert {served.ask("/api/v1/crates/small/1.0.0/download")[0] for _ in range(8)} == {404}
+
+
+@BOTH
+def test_requests_are_logged_only_when_asked_for(serve: Serve, tmp_path: Path, implementation: str) -> None:
+    quiet = serve("--server", implementation)
+    quiet.ask("/index/config.json")
+    quiet.ask("/index/no/su/no-such", Connection="Upgrade", Upgrade="h2c")
+    assert "HTTP" not in quiet.stderr()
+    served = serve("--server", implementation, "--access-log")
+    size = len(served.ask("/index/config.json")[2])
+    served.ask("/index/no/su/no-such?x=%0a")
+    lines = [line.partition("cargo_registry.access: ")[2] for line in served.stderr().splitlines()]
+    first, second = (line for line in lines if line)
+    assert first.startswith(f'127.0.0.1 "GET /index/config.json HTTP/1.1" 200 {size} ')
+    assert second.startswith('127.0.0.1 "GET /index/no/su/no-such')
+    assert ' HTTP/1.1" 404 ' in second
