@@ -92,7 +92,8 @@ class Reader:
                     await process.stdin.drain()
                     (size,) = _SIZE.unpack(await process.stdout.readexactly(_SIZE.size))
                     return pickle.loads(await process.stdout.readexactly(size))  # noqa: S301 - of our own process
-                except (OSError, asyncio.IncompleteReadError):
+                # RuntimeError is what uvloop says of a pipe whose other end is gone.
+                except (OSError, RuntimeError, asyncio.IncompleteReadError):
                     await self._end()
         raise Unavailable("the tarball could not be read; nothing was changed, try again")
 
@@ -136,5 +137,9 @@ def main() -> None:
         except Exception as error:
             answer = error
         data = pickle.dumps(answer)
-        answers.write(_SIZE.pack(len(data)) + data)
-        answers.flush()
+        try:
+            answers.write(_SIZE.pack(len(data)) + data)
+            answers.flush()
+        except BrokenPipeError:
+            # Killed. Not even a word at the end, when Python flushes what nobody reads.
+            os._exit(0)

@@ -58,9 +58,15 @@ async def change(
     wanted = _Change(registry, name, rows, tarball, then)
     registry.waiting.append(wanted)
     registry.db.soon(partial(_change_waiting, registry))
-    # Finished even if the caller is cancelled: a client that hangs up changes nothing.
-    result: T = await asyncio.shield(asyncio.wrap_future(wanted.done))
-    return result
+    done: asyncio.Future[T] = asyncio.wrap_future(wanted.done)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        # Finished all the same: a client that hangs up changes nothing. And not left before, as the caller
+        # takes the spooled tarball away.
+        with suppress(Exception):
+            await done
+        raise
 
 
 @dataclass(eq=False, slots=True)
@@ -137,14 +143,18 @@ def _next_group(waiting: deque[_Change]) -> list[_Change]:
     again = []
     while waiting and len(group) < _MAX_GROUP:
         change = waiting.popleft()
+        if change.done.cancelled():
+            continue
         if time.monotonic() - change.asked > MAX_QUEUE_S:
             busy = Unavailable("the registry's database is busy; nothing was changed, try again")
-            change.done.set_exception(busy)
+            if change.done.set_running_or_notify_cancel():
+                change.done.set_exception(busy)
         elif group.setdefault(change.lock, change) is not change:
             again.append(change)
     # Whoever asked for them has also asked for another call of `_change_waiting`.
     waiting.extendleft(reversed(again))
-    return list(group.values())
+    # From here on nobody can cancel them.
+    return [change for change in group.values() if change.done.set_running_or_notify_cancel()]
 
 
 def _change_group(registry: Registry, group: list[_Change]) -> None:
