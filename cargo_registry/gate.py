@@ -92,7 +92,7 @@ class Reader:
                     await process.stdin.drain()
                     (size,) = _SIZE.unpack(await process.stdout.readexactly(_SIZE.size))
                     return pickle.loads(await process.stdout.readexactly(size))  # noqa: S301 - of our own process
-                # RuntimeError is what uvloop says of a pipe whose other end is gone.
+                # uvloop has a RuntimeError for a pipe whose other end is gone.
                 except (OSError, RuntimeError, asyncio.IncompleteReadError):
                     await self._end()
         raise Unavailable("the tarball could not be read; nothing was changed, try again")

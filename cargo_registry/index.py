@@ -58,15 +58,16 @@ async def change(
     wanted = _Change(registry, name, rows, tarball, then)
     registry.waiting.append(wanted)
     registry.db.soon(partial(_change_waiting, registry))
-    done: asyncio.Future[T] = asyncio.wrap_future(wanted.done)
+    done = asyncio.wrap_future(wanted.done)
     try:
-        return await asyncio.shield(done)
+        # Finished even if the caller is cancelled: a client that hangs up changes nothing.
+        result: T = await asyncio.shield(done)
     except asyncio.CancelledError:
-        # Finished all the same: a client that hangs up changes nothing. And not left before, as the caller
-        # takes the spooled tarball away.
-        with suppress(Exception):
-            await done
+        # Whoever called removes the tarball from the spool, which may not have been moved yet.
+        await asyncio.wait({done})
+        done.exception()  # nobody is left to be told
         raise
+    return result
 
 
 @dataclass(eq=False, slots=True)

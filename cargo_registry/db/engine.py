@@ -17,7 +17,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import StaticPool
 
 from cargo_registry.errors import OutOfSpace, RegistryError, Unavailable
 
@@ -25,7 +26,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_S = 10
-_READERS = 4
 _MAX_REMEMBERED = 10_000  # answers to look-ups, about half a kilobyte each
 # With the wait above it must stay below the 30 s after which cargo gives up on an answer.
 MAX_QUEUE_S = 15
@@ -40,13 +40,8 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._writer = create_engine(url("sqlite", path), poolclass=StaticPool, connect_args=_CONNECT)
         _prepare(self._writer, begin="BEGIN IMMEDIATE")
-        # Threads of our own, one hop for a whole question: aiosqlite hops for each statement, and a publish or a
-        # search asks eight.
-        self._reader = create_engine(
-            url("sqlite", path), poolclass=QueuePool, pool_size=_READERS, connect_args=_CONNECT
-        )
-        _prepare(self._reader, begin="BEGIN")
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
+        self._reader = create_async_engine(url("sqlite+aiosqlite", path), connect_args=_CONNECT)
+        _prepare(self._reader.sync_engine, begin="BEGIN")
         # Stays open, so that look-ups go on while the disk is full or read-only.
         self._inline = create_engine(
             url("sqlite", path),
@@ -63,12 +58,9 @@ class Database:
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `fn` reads, from one snapshot. For questions of some length: search, lists, pages."""
-
-        def run() -> T:
-            with translating(), self._reader.connect() as connection:
-                return fn(connection, *args, **kwargs)
-
-        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        with translating():
+            async with self._reader.connect() as connection:
+                return await connection.run_sync(fn, *args, **kwargs)
 
     def look_up(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `fn` finds by a key, at once: a hop to a thread would cost more than the look-up."""
@@ -185,8 +177,7 @@ class Database:
         self._writer.dispose()
         self._inline.dispose()
         self._watch.close()
-        await asyncio.to_thread(self._readers.shutdown)
-        self._reader.dispose()
+        await self._reader.dispose()
 
 
 def url(driver: str, path: Path) -> URL:

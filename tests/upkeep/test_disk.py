@@ -150,7 +150,8 @@ def test_full_disk_refuses_some_of_many_at_once(small_disk: Path) -> None:
         token = token_of(folder, "alice")
 
         def publish(thread: int) -> tuple[set[str], set[str]]:
-            taken, refused = set(), set()
+            taken: set[str] = set()
+            refused: set[str] = set()
             with Client(server.direct_url, token) as client:
                 for number in range(60):
                     name = f"many-{thread}-{number}"
@@ -163,8 +164,8 @@ def test_full_disk_refuses_some_of_many_at_once(small_disk: Path) -> None:
         (small_disk / "ballast").write_bytes(bytes(14_000_000))
         with ThreadPoolExecutor(8) as threads:
             outcomes = list(threads.map(publish, range(8)))
-        taken = set().union(*(one for one, _ in outcomes))
-        refused = set().union(*(one for _, one in outcomes))
+        taken = {name for one, _ in outcomes for name in one}
+        refused = {name for _, one in outcomes for name in one}
         assert taken
         assert refused
         assert not leftovers(folder)
