@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data, distance, load, publishing, reading, servers
+from benchmarks import data, distance, load, mirroring, publishing, reading, servers
 from benchmarks.reading import Result
 from cargo_registry import config as settings
 from cargo_registry.registry import close_site, open_site
@@ -61,7 +61,7 @@ def main() -> int:
             results[size] = _read_paths(options, folder, size, figures)
             print(_table(results[size]), flush=True)
             _write(options, results, figures, (time.monotonic() - at) / 60)
-        for part in (_publishing, _two_hundred_thousand, _cargo):
+        for part in (_publishing, _two_hundred_thousand, _cargo, _mirror):
             if not options.only or part.__name__.strip("_") in options.only:
                 part(options, folder, figures)
                 _write(options, results, figures, (time.monotonic() - at) / 60)
@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
     parser.add_argument(
-        "--only", nargs="+", default=[], help="reading, publishing, two_hundred_thousand, cargo"
+        "--only", nargs="+", default=[], help="reading, publishing, two_hundred_thousand, cargo, mirror"
     )
     parser.add_argument("--cases", default="", help="only the cases whose name has this")
     parser.add_argument("--folder", type=Path, help="where the data is generated; a disk, not memory")
@@ -282,6 +282,40 @@ def _cargo(options: argparse.Namespace, folder: Path, figures: list[Figure]) -> 
                     )
                 )
             say(f"cargo at {rtt_ms} ms: {times}")
+
+
+def _mirror(options: argparse.Namespace, folder: Path, figures: list[Figure]) -> None:
+    if shutil.which("cargo") is None:
+        figures.append(Figure("real cargo through a mirror", "not measured: no cargo here"))
+        return
+    root = folder / "upstream"
+    made = _generate(root, (10, 10))
+    count = 150
+    with servers.ours(root, core=None) as upstream:
+        for n in range(count):
+            body = data.publish_body(f"m{n}", "1.0.0", files=6, size=30 * 1024, deps=())
+            publishing.publish(upstream.urls["http"], made.token, [body])
+        direct = f"sparse+{upstream.urls['http']}/index/"
+        project = mirroring.project(folder / "mirrored", [f"m{n}" for n in range(count)])
+        mirroring.fetch_s(direct, project, locked=False)
+        times: dict[str, list[float]] = {"direct": [], "cold": [], "warm": []}
+        for turn in range(1 if options.quick else 3):
+            times["direct"].append(mirroring.fetch_s(direct, project))
+            settings = f'[registries.followed]\nkind = "mirror"\nupstream = "{direct}"\n'
+            with servers.ours(folder / f"mirror{turn}", settings=settings, core=None) as mirror:
+                through = f"sparse+{mirror.urls['http']}/followed/index/"
+                times["cold"].append(mirroring.fetch_s(through, project))
+                times["warm"].append(mirroring.fetch_s(through, project))
+    for kind in ("cold", "warm"):
+        ratio = statistics.median(times[kind]) / statistics.median(times["direct"])
+        figures.append(
+            Figure(
+                f"cargo, {count} crates of a lock through a mirror: {kind}",
+                f"{ratio:.2f} × its upstream directly ({_spread(times[kind], ' s')};"
+                f" directly {_spread(times['direct'], ' s')})",
+            )
+        )
+    say(f"through a mirror: {times}")
 
 
 def _measure_peer(options: argparse.Namespace, folder: Path) -> None:

@@ -147,6 +147,48 @@ def _index_url(text: str) -> str:
     return text
 
 
+def _sparse_url(text: str) -> str:
+    parts = _split_url(text.removeprefix("sparse+"))
+    # A password in a URL ends up in logs and lock files; `upstream_token` is the place for it.
+    if not text.startswith("sparse+") or parts.scheme not in ("http", "https") or "@" in parts.netloc:
+        raise ValueError(text)
+    return _index_url(text)
+
+
+def _proxy_url(text: str) -> str:
+    if not text:
+        return text
+    parts = _split_url(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(text)
+    return text
+
+
+def _crate_pattern(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_\-*?\[\]!]{1,200}(@[0-9A-Za-z.*^~<>=, +-]{1,200})?", text):
+        raise ValueError(text)
+    return text
+
+
+def _name_pattern(text: str) -> str:
+    if "@" in text:
+        raise ValueError(text)
+    return _crate_pattern(text)
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable() or not text.isascii():
+        raise ValueError(text)
+    return text
+
+
+_PATTERN = (
+    "the name of a crate or a shell glob, and a requirement if not all versions are meant: "
+    '"evil-*", "time@<0.2.23"'
+)
+_SECONDS = "a whole number of seconds, from 0 up"
+
+
 def _names_of_team(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_*?-]*=[A-Za-z0-9][A-Za-z0-9._-]*", text):
         raise ValueError(text)
@@ -200,7 +242,7 @@ Strictness = Literal["off", "warn", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class PolicyTable:
-    """`[registries.NAME.policy]`: what may be published beyond what is well-formed; see `policy.rules`."""
+    """`[registries.NAME.policy]`: what local registries take (`policy.rules`) and mirrors serve (`policy.serving`)."""
 
     missing_description: Strictness = setting("warn")
     missing_license: Strictness = setting("warn")
@@ -231,21 +273,49 @@ class PolicyTable:
         check=_names_of_team,
     )
 
+    # Of a mirror, from here on.
+    min_age: int = setting(0, allowed=_SECONDS, check=_between(0, 10**10))
+    trust_pubtime: bool = setting(True)
+    min_age_exempt: tuple[str, ...] = setting((), allowed=_PATTERN, check=_crate_pattern)
+    deny: tuple[str, ...] = setting((), allowed=_PATTERN, check=_crate_pattern)
+    allow: tuple[str, ...] = setting((), allowed=_PATTERN, check=_crate_pattern)
+    internal: tuple[str, ...] = setting(
+        (), allowed='the name of a crate or a shell glob such as "acme-*"', check=_name_pattern
+    )
+    vanished: Literal["quarantine", "serve"] = setting("quarantine")
+
 
 @dataclass(frozen=True, slots=True)
 class RegistryTable:
     """`[registries.NAME]`: one registry of the site."""
 
     name: str
-    kind: Literal["local"] = setting(
-        "local", allowed='"local": this version has no other kind; "mirror" and "overlay" are to come'
-    )
+    kind: Literal["local", "mirror"] = setting("local", allowed='"local" or "mirror"; "overlay" is to come')
     access: Literal["public", "auth-required"] = setting("public")
     aliases: tuple[str, ...] = setting(
         (),
         allowed='an index URL: "sparse+https://…/" with the last slash, or the URL of a git repository',
         check=_index_url,
     )
+
+    # Of a mirror, from here on. The address is the one that cargo itself asks for crates.io.
+    upstream: str = setting(
+        "sparse+https://index.crates.io/",
+        allowed='the URL of a sparse index, with the last slash and without login: "sparse+https://…/"',
+        check=_sparse_url,
+    )
+    upstream_token: str = setting("", allowed="a token, of ASCII characters without spaces", check=_one_line)
+    upstream_proxy: str = setting(
+        "",
+        allowed='empty or the URL of an HTTP proxy, such as "http://proxy.example.org:3128"',
+        check=_proxy_url,
+    )
+    upstream_ca: str = setting("")
+    contact: str = setting(
+        "", allowed='one line of ASCII text, such as "registry-team@example.org"', check=_one_line
+    )
+    max_age: int = setting(60, allowed=_SECONDS, check=_between(0, 10**10))
+    offline: bool = setting(False)
     policy: PolicyTable = field(default_factory=PolicyTable)
 
 
@@ -379,6 +449,8 @@ def _check_together(config: Config, file: str | None) -> None:
             + f' `default_registry = "{first}"` in `[server]` or `CRG_SERVER__DEFAULT_REGISTRY={first}`,'
             + f" or add the table `[registries.{default}]`."
         )
+    for name, registry in config.registries.items():
+        _check_kind(config, name, registry)
     owners: dict[str, str] = {}
     for name, registry in config.registries.items():
         for alias in registry.aliases:
@@ -388,6 +460,36 @@ def _check_together(config: Config, file: str | None) -> None:
                     f"`{origin}`: `registries.{name}.aliases` contains `{alias}`, but so does"
                     f" `registries.{owners[alias]}.aliases`; an index URL can mean only one registry."
                 )
+
+
+# What only a mirror has; every other policy is about publishing, which a mirror does not take.
+# fmt: off
+_MIRROR_SETTINGS = frozenset((
+    "upstream", "upstream_token", "upstream_proxy", "upstream_ca", "contact", "max_age", "offline",
+))
+_MIRROR_POLICIES = frozenset((
+    "min_age", "trust_pubtime", "min_age_exempt", "deny", "allow", "internal", "vanished",
+))
+# fmt: on
+
+
+def _check_kind(config: Config, name: str, registry: RegistryTable) -> None:
+    """Refuse what is set for a registry of another kind: whoever wrote it believes that it holds."""
+    for (*at, key), value in _values(registry, ()):
+        if at:
+            kind = "mirror" if key in _MIRROR_POLICIES else "local"
+        elif key in _MIRROR_SETTINGS:
+            kind = "mirror"
+        else:
+            continue
+        dotted = ".".join((*at, key))
+        if kind != registry.kind and value != known()[f"registries.NAME.{dotted}"].default:
+            origin = config.origins[f"registries.{name}.{dotted}"]
+            hint = 'set `kind = "mirror"` too, or remove it' if kind == "mirror" else "remove it"
+            raise ConfigError(
+                f"`{origin}`: `registries.{name}.{dotted}` is for registries of the kind `{kind}`, and `{name}` is"
+                f" `{registry.kind}`; {hint}."
+            )
 
 
 # --- From table classes to what they may contain ------------------------------------------------------

@@ -27,6 +27,7 @@ async def delete(
     Raises:
         NotFound: there is no such crate or version.
     """
+    registry.must_take_changes()
     crate = registry.db.look_up(crates.get, registry.name, name)
 
     def rows(tx: Connection) -> list[crates.Version]:

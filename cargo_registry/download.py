@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from cargo_registry.crate.entry import tarball_key
 from cargo_registry.crate.names import CrateName, shown
-from cargo_registry.db import audit, crates, downloads
+from cargo_registry.db import audit, crates, downloads, mirrors
 from cargo_registry.db import tokens as token_rows
 from cargo_registry.db.crates import Listed
 from cargo_registry.errors import Conflict, Damaged, Invalid, NotFound
@@ -55,19 +55,22 @@ def count(registry: Registry, listed: Listed) -> None:
     registry.uses.downloads[listed.version_id, registry.now().date()] += 1
 
 
-async def flush(site: Site) -> None:
+async def flush(site: Site | Registry) -> None:
     """Write what was counted since the last flush, in one transaction. Where that fails, the next one does."""
     counts = dict(site.uses.downloads)
     tokens = dict(site.uses.tokens)
-    if not counts and not tokens:
+    downloaders = dict(site.uses.downloaders)
+    if not counts and not tokens and not downloaders:
         return
     # Taken out first: a flush that is cancelled is still written, and the next one must not write it again.
     site.uses.downloads.clear()
     site.uses.tokens.clear()
+    site.uses.downloaders.clear()
 
     def write(tx: Connection) -> None:
         downloads.add(tx, counts)
         token_rows.note_use(tx, tokens.items())
+        mirrors.add_downloads(tx, downloaders, now=site.now())
 
     try:
         await site.db.write(write)
@@ -75,6 +78,7 @@ async def flush(site: Site) -> None:
         site.uses.downloads.update(counts)
         for token_id, at in tokens.items():
             site.uses.tokens.setdefault(token_id, at)
+        site.uses.downloaders.update(downloaders)
         raise
 
 

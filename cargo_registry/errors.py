@@ -17,6 +17,7 @@ RegistryError
 ├── TooMany              429  slow down, see `retry_after_s`
 ├── Damaged              500  what is stored is not what was published
 ├── Unavailable          503  try again, see `retry_after_s`
+│   ├── UpstreamDown          of a mirror
 │   └── OutOfSpace       507
 └── ConfigError               the operator's file or environment; never reaches HTTP
 """
@@ -106,6 +107,10 @@ class Unavailable(RegistryError):
 
 class OutOfSpace(Unavailable):
     """The disk is full; nothing has changed."""
+
+
+class UpstreamDown(Unavailable):
+    """The upstream of a mirror does not give what is not stored here."""
 
 
 class ConfigError(RegistryError):

@@ -63,6 +63,7 @@ async def run(
     registry: Registry, caller: Caller, candidates: Sequence[Candidate], *, progress: Callable[[str], None]
 ) -> Report:
     """Import what is not there yet. A refused one is reported and the rest go on; run again to go on after a stop."""
+    registry.must_take_changes()
     report = Report()
     by_crate: dict[str, list[Candidate]] = {}
     for candidate in candidates:

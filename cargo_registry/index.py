@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cargo_registry.crate import entry
 from cargo_registry.crate.names import CrateName
-from cargo_registry.db import crates
+from cargo_registry.db import crates, mirrors
 from cargo_registry.db.engine import MAX_QUEUE_S
 from cargo_registry.errors import Unavailable
 from cargo_registry.registry import Registry
@@ -205,6 +205,13 @@ async def recover(registry: Registry) -> None:
             await registry.db.in_writer(partial(_renew_locked, registry, CrateName.stored(Path(key).name)))
 
 
+async def renew(registry: Registry, name: CrateName) -> None:
+    """Make a crate's file what its rows say, if it is not."""
+    data = registry.db.look_up(_render, registry, name)
+    if not _says(registry, name, data):
+        await registry.db.in_writer(partial(_renew_locked, registry, name))
+
+
 async def differences(registry: Registry) -> AsyncIterator[str]:
     """Yield the name of each crate whose file is not what its rows say; for a file without crate, its key.
 
@@ -277,6 +284,8 @@ def _says(registry: Registry, name: CrateName, data: bytes) -> bool:
 
 
 def _render(db: Connection, registry: Registry, name: CrateName) -> bytes:
+    if registry.policy is not None:
+        return mirrors.render(db, registry.name, name.lower, registry.policy, now=registry.now())
     crate = crates.find(db, registry.name, name.text)
     # A key that is not quite the crate's name (`foo_bar` for `foo-bar`) is no file of its own.
     if crate is None or crate.name.lower() != name.lower:
@@ -285,6 +294,8 @@ def _render(db: Connection, registry: Registry, name: CrateName) -> bytes:
 
 
 def _names(db: Connection, registry: Registry) -> list[CrateName]:
+    if registry.is_mirror:
+        return [CrateName.stored(name) for name in mirrors.names(db, registry.name)]
     return [CrateName.stored(name) for name in crates.names(db, registry.name)]
 
 

@@ -36,6 +36,7 @@ async def add(registry: Registry, name: str, logins: Sequence[str], *, caller: C
         Invalid: a login or team is unknown; it is named.
         Forbidden: the caller is neither an owner nor an admin, or the token does not go that far.
     """
+    registry.must_take_changes()
 
     def change(tx: Connection) -> str:
         crate = _crate(tx, registry, name, caller)
@@ -62,6 +63,7 @@ async def remove(registry: Registry, name: str, logins: Sequence[str], *, caller
         Conflict: nobody would be left.
         Forbidden: the caller is neither an owner nor an admin, or the token does not go that far.
     """
+    registry.must_take_changes()
 
     def change(tx: Connection) -> str:
         crate = _crate(tx, registry, name, caller)

@@ -70,6 +70,7 @@ async def publish(
         Forbidden: the crate has other owners, or role or token do not go that far.
         Conflict: the version was published before, or the name is taken in another spelling.
     """
+    registry.must_take_changes()
     facts, new = await _read(registry, metadata, upload)
     if history is not None and history.pubtime is not None:
         new = replace(new, pubtime=history.pubtime)
@@ -90,6 +91,7 @@ async def check(
     registry: Registry, caller: Caller, metadata: PublishMetadata | None, upload: Upload
 ) -> Published:
     """Return or raise what `publish` would, and store nothing."""
+    registry.must_take_changes()
     facts, new = await _read(registry, metadata, upload)
     warnings = await _check_policy(registry, caller, facts, new)
     await registry.db.try_out(_list, registry, caller, facts, new, upload.size)
@@ -145,7 +147,7 @@ def _list(
         cksum=new.cksum,
         size=size,
         line=new.to_line(),
-        manifest=_facts_to_keep(facts),
+        manifest=facts_to_keep(facts),
         deps=[(dep.package or dep.name, dep.registry is None) for dep in new.deps],
         published_by=caller.user_id,
         published_at=new.pubtime,
@@ -181,7 +183,7 @@ def _claim(
     return crate
 
 
-def _facts_to_keep(facts: Manifest) -> dict[str, Any]:
+def facts_to_keep(facts: Manifest) -> dict[str, Any]:
     """Return what pages and the API say of a version beside its index line."""
     return {
         "authors": list(facts.authors),

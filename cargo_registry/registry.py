@@ -10,8 +10,9 @@ from cargo_registry.config import Config, RegistryTable
 from cargo_registry.crate.entry import OwnUrls
 from cargo_registry.db import upgrade
 from cargo_registry.db.engine import Database
-from cargo_registry.errors import ConfigError
+from cargo_registry.errors import ConfigError, Forbidden
 from cargo_registry.gate import Reader
+from cargo_registry.policy.serving import Policy, read_policy
 from cargo_registry.storage.disk import DiskStore, reporting
 from cargo_registry.storage.locks import Locks
 
@@ -22,6 +23,8 @@ class Uses:
 
     downloads: Counter[tuple[int, date]] = field(default_factory=Counter)  # by version id and day
     tokens: dict[int, datetime] = field(default_factory=dict)  # last use by token id
+    # from mirrors: by registry, lower-case name, version, and login or address
+    downloaders: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,24 @@ class Registry:
     reader: Reader | None  # of uploads; None: a thread reads them
     # Changes of `index` that the writer thread has not begun; of all registries of a site.
     waiting: deque[Any]
+    policy: Policy | None = None  # what is served, of a mirror
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether it follows an upstream, and so takes no changes from anybody else."""
+        return self.table.kind == "mirror"
+
+    def must_take_changes(self) -> None:
+        """Refuse a publish, yank or change of owners.
+
+        Raises:
+            Forbidden: the registry is a mirror.
+        """
+        if self.is_mirror:
+            raise Forbidden(
+                f"registry `{self.name}` is a mirror of `{self.table.upstream}` and takes no changes; "
+                "publish, yank and change owners there, or in a registry of the kind `local`"
+            )
 
     @property
     def index_url(self) -> str:
@@ -114,6 +135,9 @@ def open_site(config: Config, url: str | None = None, reader: Reader | None = No
             now=_now,
             reader=reader,
             waiting=waiting,
+            policy=read_policy(table.policy, offline=table.offline, registry=table.name)
+            if table.kind == "mirror"
+            else None,
         )
 
     registries = {name: registry(table) for name, table in config.registries.items()}

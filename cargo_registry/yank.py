@@ -22,6 +22,7 @@ async def set_yanked(
         NotFound: there is no such crate or version.
         Forbidden: the caller is neither an owner nor an admin, or the token does not go that far.
     """
+    registry.must_take_changes()
     crate = registry.db.look_up(crates.get, registry.name, name)
 
     def rows(tx: Connection) -> bool:

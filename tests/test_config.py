@@ -57,6 +57,13 @@ def test_without_file_and_environment_there_is_one_public_local_registry() -> No
         ("registries.main.kind", "local", "default"),
         ("registries.main.access", "public", "default"),
         ("registries.main.aliases", (), "default"),
+        ("registries.main.upstream", "sparse+https://index.crates.io/", "default"),
+        ("registries.main.upstream_token", "", "default"),
+        ("registries.main.upstream_proxy", "", "default"),
+        ("registries.main.upstream_ca", "", "default"),
+        ("registries.main.contact", "", "default"),
+        ("registries.main.max_age", 60, "default"),
+        ("registries.main.offline", False, "default"),
         ("limits.max_crate_mib", 50, "default"),
         ("limits.rate_limits", True, "default"),
         ("upkeep.verify_days", 7, "default"),
@@ -249,7 +256,7 @@ URL = 'an absolute http or https URL without login, query or fragment, such as "
 PROXY = 'an IP address or network without host bits, such as "10.0.0.5" or "10.0.0.0/8"'
 ALIAS = 'an index URL: "sparse+https://…/" with the last slash, or the URL of a git repository'
 SIZE = "a whole number, 1 to 4095"
-KIND = '"local": this version has no other kind; "mirror" and "overlay" are to come'
+KIND = '"local" or "mirror"; "overlay" is to come'
 
 
 @pytest.mark.parametrize(
@@ -282,7 +289,7 @@ KIND = '"local": this version has no other kind; "mirror" and "overlay" are to c
         ("server.trusted_proxies", '["10.0.0.1/8"]', 'contains `"10.0.0.1/8"`', PROXY),
         ("server.trusted_proxies", "[10]", "contains `10`", PROXY),
         ("server.trusted_proxies", '"::1"', 'is `"::1"`', f"an array; each item, {PROXY}"),
-        ("registries.main.kind", '"mirror"', 'is `"mirror"`', KIND),
+        ("registries.main.kind", '"overlay"', 'is `"overlay"`', KIND),
         ("registries.main.kind", '"remote"', 'is `"remote"`', KIND),
         ("registries.main.access", '"private"', 'is `"private"`', '"public" or "auth-required"'),
         ("registries.main.access", "1979-05-27", "is `1979-05-27`", '"public" or "auth-required"'),
@@ -350,7 +357,10 @@ def test_list_of_a_variable_must_be_a_toml_array() -> None:
         (
             "[registries.main]\nname = 'x'",
             "registries.main.name",
-            "; here can be `kind`, `access`, `aliases`, `policy`.",
+            (
+                "; here can be `kind`, `access`, `aliases`, `upstream`, `upstream_token`, `upstream_proxy`, "
+                "`upstream_ca`, `contact`, `max_age`, `offline`, `policy`."
+            ),
         ),
         ("[database]", "database", "; here can be `server`, `registries`, `limits`, `upkeep`."),
         ("data_dir = 'x'", "data_dir", "; here can be `server`, `registries`, `limits`, `upkeep`."),

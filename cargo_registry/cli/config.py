@@ -15,7 +15,10 @@ app = typer.Typer(help="The server's settings.", no_args_is_help=True)
 @app.command("show")
 def show_(config: ConfigFile = None, data_dir: DataDir = HERE, as_json: AsJson = False) -> None:
     """Print each setting, its value, and where that came from."""
-    rows = [(key, _plain(value), origin) for key, value, origin in settings.settings(load(config, data_dir))]
+    rows = [
+        (key, _plain("(secret)" if value and key.endswith("_token") else value), origin)
+        for key, value, origin in settings.settings(load(config, data_dir))
+    ]
     if as_json:
         show([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
     else:
@@ -44,7 +47,7 @@ def client_config(
     async def work(site: Site) -> tuple[str, str, dict[str, str]]:
         chosen = pick(site, registry)
         facts = {
-            "name": chosen.name,
+            "name": client.name(chosen),
             "index": chosen.index_url,
             "token_variable": client.token_variable(chosen),
         }

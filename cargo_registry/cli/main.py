@@ -13,6 +13,7 @@ from cargo_registry.cli import (
     downloads,
     importing,
     index,
+    mirror,
     owner,
     publish,
     serve,
@@ -44,6 +45,7 @@ app.add_typer(team.app, name="team")
 app.add_typer(owner.app, name="owner")
 app.add_typer(crate.app, name="crate")
 app.add_typer(index.app, name="index")
+app.add_typer(mirror.app, name="mirror")
 app.add_typer(config.app, name="config")
 app.add_typer(downloads.app, name="downloads")
 

@@ -66,6 +66,7 @@ def serve(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = load(config, data_dir)
     listen = server.Listen(
         host=host or settings.server.host,
@@ -81,7 +82,7 @@ def serve(
             "of this machine as it sees itself; set `server.url` to the one they use"
         )
     # Here, not first in a worker: what is wrong with the data is said before anything listens.
-    run(config, data_dir, _nothing)
+    run(config, data_dir, _nothing, is_server=True)
     ready = partial(_greet, config, data_dir, bootstrap, certificate if self_signed else None)
     raise typer.Exit(server.run(listen, partial(create_app, settings), on_ready=ready))
 

@@ -63,10 +63,18 @@ def load(file: Path | None, data_dir: Path) -> Config:
     return config.load(file, data_dir=data_dir, environ=os.environ)
 
 
-def run(file: Path | None, data_dir: Path, work: Callable[[Site], Awaitable[T]], url: str | None = None) -> T:
+def run(
+    file: Path | None,
+    data_dir: Path,
+    work: Callable[[Site], Awaitable[T]],
+    url: str | None = None,
+    *,
+    is_server: bool = False,
+) -> T:
     """Open the data, also beside a running server, do the work and close it; return what the work returns.
 
-    `url` is where a server listens, if that is known.
+    `url` is where a server listens, if that is known. A command says that the folder was empty before, as it may
+    be the wrong one; a server (`is_server`) has hints of its own.
     """
     settings = load(file, data_dir)
     is_new = not (data_dir / "registry.db").exists()
@@ -74,7 +82,7 @@ def run(file: Path | None, data_dir: Path, work: Callable[[Site], Awaitable[T]],
 
     async def session() -> T:
         site = open_site(settings, url)
-        if is_new and url is None:
+        if is_new and not is_server:
             say(f"made a new, empty registry in {folder}; `--data-dir` names another folder")
         try:
             for registry in site.registries.values():

@@ -63,6 +63,25 @@ def tarball_key(name: CrateName, vers: str, cksum: str) -> str:
     return f"{prefix(name.lower)}/{name}/{name}-{vers}-{cksum}.crate"
 
 
+def download_url(dl: str, name: str, vers: str, cksum: str) -> str:
+    """Return where cargo fetches a tarball, as the `dl` of a registry's config.json says.
+
+    (cargo: cargo-util/src/registry.rs; markers it does not know stay as they are)
+    """
+    markers = {
+        "{crate}": name,
+        "{version}": vers,
+        "{prefix}": prefix(name),
+        "{lowerprefix}": prefix(name.lower()),
+        "{sha256-checksum}": cksum,
+    }
+    if not any(marker in dl for marker in markers):
+        return f"{dl}/{name}/{vers}/download"
+    for marker, value in markers.items():
+        dl = dl.replace(marker, value)
+    return dl
+
+
 class OwnUrls:
     """The index URLs that mean this registry: the configured one and its aliases.
 

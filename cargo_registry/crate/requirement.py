@@ -6,10 +6,14 @@ Spec: https://docs.rs/semver/1/semver/struct.VersionReq.html
 """
 
 import re
+from dataclasses import dataclass
 
+import semver
+
+from cargo_registry.crate import versions
 from cargo_registry.crate.names import shown
 from cargo_registry.crate.versions import MAX_NUMBER
-from cargo_registry.errors import InvalidRequirement
+from cargo_registry.errors import InvalidRequirement, InvalidVersion
 
 # (semver: parse.rs, `MAX_COMPARATORS`)
 _MAX_COMPARATORS = 32
@@ -57,6 +61,91 @@ def normal_form(text: str) -> str:
 def is_wildcard(text: str) -> bool:
     """Tell whether a requirement is `*` alone, which any version meets."""
     return text.strip(" ") in {"*", "x", "X"}
+
+
+def matches(text: str, vers: str, *, prereleases: bool = False) -> bool:
+    """Tell whether a version meets a requirement, as cargo decides it (semver: eval.rs).
+
+    A pre-release meets only a requirement that names one of the same version; with `prereleases`, also any range
+    that it lies in. Text that is no version meets nothing.
+
+    Raises:
+        InvalidRequirement: cargo could not read the requirement.
+    """
+    form = normal_form(text)
+    try:
+        version = versions.parse(vers)
+    except InvalidVersion:
+        return False
+    if form == "*":
+        return prereleases or version.prerelease is None
+    comparators = [_parts(part) for part in form.split(", ")]
+    if not all(_meets(version, comparator) for comparator in comparators):
+        return False
+    if prereleases or version.prerelease is None:
+        return True
+    return any(
+        comparator.pre is not None
+        and (comparator.major, comparator.minor, comparator.patch)
+        == (version.major, version.minor, version.patch)
+        for comparator in comparators
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparator:
+    op: str
+    major: int
+    minor: int | None
+    patch: int | None
+    pre: str | None
+
+
+def _parts(part: str) -> _Comparator:
+    """Read one part of a requirement in its normal form."""
+    match = _COMPARATOR.fullmatch(part)
+    if match is None:
+        raise ValueError(f"not in normal form: {part!r}")
+    major, minor, patch = (
+        None if number is None else int(number) for number in match.group("major", "minor", "patch")
+    )
+    pre = None if match["pre"] is None else match["pre"][1:]
+    # `1.2.*` means `=1.2` (semver: eval.rs, `Op::Wildcard`).
+    return _Comparator(match["op"] or "=", major or 0, minor, patch, pre)
+
+
+def _meets(version: semver.Version, comparator: _Comparator) -> bool:
+    low = semver.Version(comparator.major, comparator.minor or 0, comparator.patch or 0, comparator.pre)
+    if comparator.minor is None:
+        above = (comparator.major + 1, 0, 0)
+    elif comparator.patch is None:
+        above = (comparator.major, comparator.minor + 1, 0)
+    else:
+        above = (comparator.major, comparator.minor, comparator.patch + 1)
+    numbers = (version.major, version.minor, version.patch)
+    version = version.replace(build=None)
+    is_full = comparator.patch is not None
+    match comparator.op:
+        case "=":
+            return version == low if is_full else (low.major, low.minor, low.patch) <= numbers < above
+        case ">":
+            return version > low if is_full else numbers >= above
+        case ">=":
+            return version >= low
+        case "<":
+            return version < low
+        case "<=":
+            return version <= low if is_full else numbers < above
+        case "~":
+            if is_full:
+                above = (comparator.major, comparator.minor or 0, 0)
+                above = (above[0], above[1] + 1, 0)
+        case "^":
+            if comparator.major or comparator.minor is None:
+                above = (comparator.major + 1, 0, 0)
+            elif comparator.minor or comparator.patch is None:
+                above = (0, comparator.minor + 1, 0)
+    return version >= low and numbers < above
 
 
 def _comparator(part: str, whole: str) -> str:

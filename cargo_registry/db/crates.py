@@ -177,8 +177,11 @@ def add_version(
     published_by: int | None,
     published_at: datetime,
     now: datetime,
+    vers_key: str | None = None,
 ) -> None:
     """List a version of a crate. `deps`: the real names of what it depends on, and whether in this registry.
+
+    `vers_key`: what must be unique; None: the version without its build metadata.
 
     Raises:
         Conflict: this version, whatever its build metadata, was published before; yanked ones count, and so
@@ -188,7 +191,7 @@ def add_version(
     row = {
         "crate_id": crate.id,
         "vers": vers,
-        "vers_key": semver.without_build(vers),
+        "vers_key": vers_key or semver.without_build(vers),
         "yanked": False,
         "cksum": cksum,
         "size": size,

@@ -191,6 +191,84 @@ download_days = Table(
     Column("downloads", Integer, nullable=False),
 )
 
+# What a mirror knows of its upstream; `name` is always the lower-case one of the index path.
+
+mirror_files = Table(
+    "mirror_files",
+    metadata,
+    Column("registry", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("raw", LargeBinary, nullable=False),  # upstream's file, byte for byte, compressed with zlib
+    Column("etag", String),  # validators, as upstream sent them
+    Column("last_modified", String),
+    Column("filled_at", UtcTime, nullable=False),  # when the crate was first seen
+    Column("checked_at", UtcTime, nullable=False),  # when upstream last confirmed the file
+    Column("gone_at", UtcTime),  # since when upstream has no such crate
+    Column("fingerprint", String, nullable=False),  # of the policy that the file was rendered under
+    Column("due_at", UtcTime),  # when a rule will say otherwise because time has passed
+)
+
+# Versions that there is more to say about than their line in `raw`.
+mirror_versions = Table(
+    "mirror_versions",
+    metadata,
+    Column("registry", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("vers", String, primary_key=True),
+    Column("line", LargeBinary, nullable=False),  # the one that holds, as upstream first sent it
+    Column("cksum", String, nullable=False),
+    Column("first_seen_at", UtcTime),  # if after the crate's first file
+    Column("gone_at", UtcTime),  # since when upstream lacks the version
+    Column("changed_at", UtcTime),  # since when upstream gives another checksum: this one
+    Column("changed_cksum", String),
+)
+
+mirror_rulings = Table(
+    "mirror_rulings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("registry", String, nullable=False, index=True),
+    Column("kind", String, nullable=False),  # allow, deny
+    Column("pattern", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("until", UtcTime),
+    Column("created_at", UtcTime, nullable=False),
+    Column("created_by", String, nullable=False),
+)
+
+# Kept when a tarball is removed: who has it is asked when it turns out to be malicious.
+mirror_downloads = Table(
+    "mirror_downloads",
+    metadata,
+    Column("registry", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("vers", String, primary_key=True),
+    Column("who", String, primary_key=True),  # login, or address
+    Column("downloads", Integer, nullable=False),
+    Column("first_at", UtcTime, nullable=False),
+    Column("last_at", UtcTime, nullable=False),
+)
+
+mirror_failures = Table(
+    "mirror_failures",
+    metadata,
+    Column("registry", String, primary_key=True),
+    Column("what", String, primary_key=True),  # index/NAME, tarball/NAME@VERSION
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("next_try_at", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+mirror_alarms = Table(
+    "mirror_alarms",
+    metadata,
+    Column("registry", String, primary_key=True),
+    Column("kind", String, primary_key=True),  # internal-name
+    Column("name", String, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -50,6 +50,7 @@ def routes(site: Site, registry: Registry, limits: Limits) -> list[Route]:
 
 async def put_new(limits: Limits, site: Site, registry: Registry, request: Request) -> Response:
     """`PUT /api/v1/crates/new`: publish. Who calls comes before anything that was sent."""
+    registry.must_take_changes()
     caller = auth.must(site, request.scope)
     limits.publish(caller)
     async with body.publish(request, registry) as (metadata, upload):
@@ -59,6 +60,7 @@ async def put_new(limits: Limits, site: Site, registry: Registry, request: Reque
 
 async def post_check(limits: Limits, site: Site, registry: Registry, request: Request) -> Response:
     """`POST /api/v1/crates/check`: the body of a publish; answers what publish would, and stores nothing."""
+    registry.must_take_changes()
     caller = auth.must(site, request.scope)
     limits.check(caller)
     async with body.publish(request, registry) as (metadata, upload):
@@ -68,6 +70,7 @@ async def post_check(limits: Limits, site: Site, registry: Registry, request: Re
 
 async def set_yanked(site: Site, registry: Registry, request: Request, *, yanked: bool) -> Response:
     """`DELETE …/{name}/{vers}/yank`, `PUT …/{name}/{vers}/unyank`. Once more changes nothing and is fine."""
+    registry.must_take_changes()
     caller = auth.must(site, request.scope)
     await yank.set_yanked(
         registry, request.path_params["name"], request.path_params["vers"], yanked, caller=caller
@@ -83,6 +86,7 @@ async def get_owners(site: Site, registry: Registry, request: Request) -> Respon
 
 async def put_owners(site: Site, registry: Registry, request: Request) -> Response:
     """`PUT …/{name}/owners`: add, all or none."""
+    registry.must_take_changes()
     caller = auth.must(site, request.scope)
     logins = await _logins(request)
     message = await owners.add(registry, request.path_params["name"], logins, caller=caller)
@@ -94,6 +98,7 @@ async def delete_owners(site: Site, registry: Registry, request: Request) -> Res
 
     cargo ≤ 1.96 also sends this, with an empty body, for the list of `owner --remove x --list`: it gets a 400.
     """
+    registry.must_take_changes()
     caller = auth.must(site, request.scope)
     logins = await _logins(request)
     message = await owners.remove(registry, request.path_params["name"], logins, caller=caller)

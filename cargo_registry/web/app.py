@@ -21,8 +21,10 @@ from cargo_registry.config import Config
 from cargo_registry.db import upkeep as upkeep_rows
 from cargo_registry.errors import NotFound, RegistryError, TooMany, Unauthorized
 from cargo_registry.gate import Reader
+from cargo_registry.mirror import pull_through
+from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry, Site, close_site, open_site
-from cargo_registry.web import api, auth, body, errors, lookups, pages
+from cargo_registry.web import api, auth, body, errors, lookups, mirrors, pages
 from cargo_registry.web.download import Download
 from cargo_registry.web.endpoint import answer, refuse_method, route
 from cargo_registry.web.index import Index
@@ -83,6 +85,7 @@ class App:
         self._url = url
         self._site: Site | None = None
         self._mounted: dict[str, _Mounted] = {}  # by first path segment; "" is the default registry
+        self._mirrors: dict[str, Mirror] = {}  # by registry
         self._root: _Mounted | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._limits = Limits(config)
@@ -186,6 +189,14 @@ class App:
             return mounted, slash + rest
         return (None if raw == b"/healthz" else self._mounted.get("")), raw
 
+    def _who(self, scope: Scope) -> str:
+        """Return the login of who is asking, or the address where no good token came."""
+        if self._site is not None and auth.is_tried(scope):
+            with suppress(Unauthorized):
+                if who := auth.caller(self._site, scope):
+                    return who.login
+        return self._limits.address(scope)
+
     def _response_to(self, error: Exception, mounted: _Mounted | None, scope: Scope) -> Response:
         if isinstance(error, Unauthorized) and mounted is not None:
             if auth.is_tried(scope):
@@ -221,6 +232,7 @@ class App:
     async def _open(self) -> None:
         site = open_site(self._config, self._url, Reader())
         self._site = site
+        self._mirrors = pull_through.open_mirrors(site)
         for registry in site.registries.values():
             try:
                 await index.recover(registry)
@@ -228,12 +240,15 @@ class App:
                 # Reads go on, on a disk that is read-only too; the crate's next change finds what is left.
                 log.error("index files that a crash left unfinished wait: %s", error)
             base = "" if registry is site.root else registry.name
+            mirror = self._mirrors.get(registry.name)
             self._mounted[base] = _Mounted(
                 registry,
                 base,
-                Index(registry),
-                Download(registry),
-                Router(_routes(site, registry, self._limits), redirect_slashes=False, default=_not_found),
+                Index(registry, mirror),
+                Download(registry, mirror, self._who),
+                Router(
+                    _routes(site, registry, self._limits, mirror), redirect_slashes=False, default=_not_found
+                ),
             )
             self._root = self._mounted.get("")
             registry.tarballs.sweep(older_than_s=_SPOOL_AGE_S, now_s=site.now().timestamp())
@@ -248,6 +263,8 @@ class App:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        for mirror in self._mirrors.values():
+            await mirror.close()
         try:
             await download.flush(self._site)
         except RegistryError as error:
@@ -261,10 +278,11 @@ def _only_reads(scope: Scope) -> None:
         raise refuse_method(scope["method"], _READS)
 
 
-def _routes(site: Site, registry: Registry, limits: Limits) -> list[Route]:
+def _routes(site: Site, registry: Registry, limits: Limits, mirror: Mirror | None) -> list[Route]:
     """Return every route of a registry but the index and downloads, which `App` matches itself."""
     return [
         *api.routes(site, registry, limits),
+        *(mirrors.routes(site, registry, mirror) if mirror else ()),
         *lookups.routes(site, registry),
         route(site, registry, "/me", GET=pages.get_me),
     ]

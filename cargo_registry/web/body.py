@@ -44,6 +44,25 @@ async def json(request: Request, shape: type[T], *, empty: str) -> T:
         raise Invalid(f"the request's body is not the JSON expected here: {error}") from None
 
 
+async def text(request: Request, max_bytes: int) -> str:
+    """Return a body of UTF-8.
+
+    Raises:
+        Invalid: it is not that.
+        TooLarge: it has more than `max_bytes`.
+    """
+    _refuse_announced(request, max_bytes)
+    body = b""
+    async for piece in _pieces(request):
+        body += piece
+        if len(body) > max_bytes:
+            raise TooLarge(f"the request's body is larger than {max_bytes} bytes")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise Invalid("the request's body is not UTF-8") from None
+
+
 @asynccontextmanager
 async def publish(request: Request, registry: Registry) -> AsyncIterator[tuple[PublishMetadata, Upload]]:
     """Give the two parts of a publish request; the tarball's file is gone afterwards if nobody moved it.

@@ -1,14 +1,21 @@
 """`.crate` downloads. A plain ASGI app: a tarball goes out as it lies on disk, whole or one range of it."""
 
+import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Scope, Send
 
 from cargo_registry import download
+from cargo_registry.db.crates import Listed
+from cargo_registry.errors import UpstreamDown
+from cargo_registry.mirror.fetch import Fetch
+from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry
+
+log = logging.getLogger(__name__)
 
 _ONE_PIECE_BYTES = 128 * 1024
 # More at a time costs more for small files, and holds more memory per slow reader.
@@ -29,8 +36,15 @@ class _Part:
 class Download:
     """Serves `GET` and `HEAD /api/v1/crates/{name}/{vers}/download`; the caller has let the caller in."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        mirror: Mirror | None = None,
+        who: Callable[[Scope], str] = lambda scope: "",
+    ) -> None:
         self._registry = registry
+        self._mirror = mirror
+        self._who = who  # is asking; of a mirror it is remembered who has what
         self._cache_control = (
             b"private, max-age=31536000, immutable" if registry.private else b"max-age=31536000, immutable"
         )
@@ -40,16 +54,25 @@ class Download:
 
         Raises:
             NotFound: there is no such version.
-        Damaged: its tarball is not what was published.
+            Damaged: its tarball is not what was published.
+            Forbidden, Unavailable: of a mirror, see `Mirror.find`.
         """
         answer = self.answer(scope, name, vers)
         if answer is not None:
             for message in answer:
                 await send(message)
             return
-        listed, path = download.find(self._registry, name, vers)
-        etag = f'"{listed.cksum}"'.encode()
         wanted, condition, precondition = _asked(scope["headers"])
+        if self._mirror is None:
+            listed, path = download.find(self._registry, name, vers)
+        else:
+            whole = scope["method"] == "HEAD" or wanted is not None or condition is not None
+            found = await self._mirror.find(name, vers, whole=whole)
+            if isinstance(found, Fetch):
+                await self._relay(self._mirror, found, scope, send)
+                return
+            listed, path = found.listed, found.path
+        etag = f'"{listed.cksum}"'.encode()
         headers = self._headers(etag)
         if condition is not None and _names(condition, etag):
             await send({"type": "http.response.start", "status": 304, "headers": headers[1:]})
@@ -75,8 +98,33 @@ class Download:
             await send({"type": "http.response.body", "body": b""})
             return
         if status == 200:
-            download.count(self._registry, listed)
+            self._count(listed, scope)
         await _send_pieces(path, part, start, send)
+
+    async def _relay(self, mirror: Mirror, fetch: Fetch, scope: Scope, send: Send) -> None:
+        """Send a tarball while it arrives. One that turns out wrong ends as a broken transfer."""
+        headers = self._headers(f'"{fetch.line.cksum}"'.encode())
+        headers.append((b"content-length", str(fetch.size).encode()))
+        descriptor = fetch.open()
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async for piece in fetch.pieces(descriptor):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except UpstreamDown as error:
+            # Less has been sent than its length says, so nobody takes it for whole. The server ends the connection.
+            log.warning("the transfer of %s is cut: %s", fetch.line.name, error)
+            return
+        finally:
+            os.close(descriptor)
+        stored = mirror.find_stored(fetch.line)
+        if stored is not None:
+            self._count(stored.listed, scope)
+
+    def _count(self, listed: Listed, scope: Scope) -> None:
+        download.count(self._registry, listed)
+        if self._mirror is not None:
+            self._mirror.note_download(listed, self._who(scope))
 
     def answer(self, scope: Scope, name: str, vers: str) -> tuple[Message, Message] | None:
         """Return the answer to a plain `GET` of a version, and count it, if it needs no more than two messages.
@@ -86,7 +134,13 @@ class Download:
         """
         if scope["method"] != "GET" or any(_asked(scope["headers"])):
             return None
-        listed, path = download.find(self._registry, name, vers)
+        if self._mirror is None:
+            listed, path = download.find(self._registry, name, vers)
+        else:
+            found = self._mirror.find_at_once(name, vers)
+            if found is None:
+                return None
+            listed, path = found.listed, found.path
         if listed.size <= _ONE_PIECE_BYTES:
             # In the event loop: from the page cache, 64 KiB take 20 µs; a hop to a thread takes longer.
             descriptor = os.open(path, os.O_RDONLY)
@@ -101,7 +155,7 @@ class Download:
             body = {"type": "http.response.pathsend", "path": path}
         else:
             return None
-        download.count(self._registry, listed)
+        self._count(listed, scope)
         headers = self._headers(f'"{listed.cksum}"'.encode())
         headers.append((b"content-length", b"%d" % listed.size))
         return {"type": "http.response.start", "status": 200, "headers": headers}, body

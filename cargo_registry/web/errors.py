@@ -21,6 +21,7 @@ from cargo_registry.errors import (
     TooMany,
     Unauthorized,
     Unavailable,
+    UpstreamDown,
 )
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def to_response(error: Exception) -> Response:
                 headers = {}
                 if isinstance(error, TooMany | Unavailable):
                     headers["retry-after"] = str(error.retry_after_s)
-                if status >= 500:
+                # That upstream is down is told once for all who ask, by the mirror.
+                if status >= 500 and not isinstance(error, UpstreamDown):
                     # One line: a full disk fails thousands of requests.
                     log.error("%s (%s)", error, str(error.__cause__ or "").partition("\n")[0])
                 return respond(str(error), status, headers)

@@ -18,6 +18,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from cargo_registry.crate.entry import prefix
+from cargo_registry.mirror.pull_through import Mirror
 from cargo_registry.registry import Registry
 
 _CACHE_BYTES = 64 * 1024 * 1024
@@ -51,7 +52,8 @@ class _File:
 class Index:
     """Answers `GET` and `HEAD` of a registry's `/index/…`; the caller has cut that off and let the caller in."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, mirror: Mirror | None = None) -> None:
+        self._mirror = mirror
         self._root = f"{registry.index_files.root}/{registry.name}/"
         self._files: OrderedDict[bytes, _File] = OrderedDict()
         self._bytes = 0
@@ -65,18 +67,40 @@ class Index:
         self._missing = self._whole(404, b"text/plain", b"no such crate\n")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, path: bytes) -> None:
-        """Answer for `path`, the exact bytes of the request's target below `/index/`."""
-        start, body = self.answer(path, scope["headers"])
+        """Answer for `path`, the exact bytes of the request's target below `/index/`.
+
+        Raises:
+            Unavailable: the upstream of a mirror does not answer, and nothing is stored.
+        """
+        if self._mirror is not None and path != b"config.json":
+            await self._mirror.freshen(path.decode("latin-1"))
+        start, body = self._answer(path, scope["headers"])
         await send(start)
         await send(_NO_BODY if scope["method"] == "HEAD" else body)
 
-    def answer(self, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
-        """Return the answer to a `GET` of `path` with these headers."""
+    def answer(self, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer | None:
+        """Return the answer to a `GET` of `path` with these headers; None where upstream must be asked first."""
+        if self._mirror is not None and not self._mirror.is_fresh(path.decode("latin-1")):
+            return None
+        return self._answer(path, headers)
+
+    def _answer(self, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
         if path == b"config.json":
             return self._config
         file = self._find(path)
         if file is None:
             return self._missing
+        answer = self._answer_with(path, file, headers)
+        return answer if self._mirror is None else self._with_age(self._mirror, path, answer)
+
+    def _with_age(self, mirror: Mirror, path: bytes, answer: Answer) -> Answer:
+        age_s = mirror.age(path.decode("latin-1"))
+        if age_s is None:
+            return answer
+        start, body = answer
+        return {**start, "headers": [*start["headers"], (b"age", b"%d" % age_s)]}, body
+
+    def _answer_with(self, path: bytes, file: _File, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
         packed, condition = _asked(headers)
         if condition and _matches(condition, file.gzip_etag if packed else file.etag):
             return file.packed_unchanged if packed else file.unchanged

@@ -1,0 +1,1 @@
+"""A mirror: follows an upstream registry, on demand and ahead of time."""
