@@ -308,12 +308,14 @@ def _write(site: Site, registry: str, name: str, data: bytes) -> None:
 # --- What a publisher sends ---
 
 
-def publish_body(name: str, vers: str, *, files: int, size: int, deps: tuple[str, ...] = ()) -> bytes:
+def publish_body(
+    name: str, vers: str, *, files: int, size: int, deps: tuple[str, ...] = (), index: str = ""
+) -> bytes:
     """Return the body of a publish of a crate of `files` files and about `size` bytes packed."""
     rng = random.Random(f"{name} {vers}")
     top = f"{name}-{vers}"
     each = max(1, size // files)
-    listed = "".join(f'{dep} = {{ version = "1", registry = "main" }}\n' for dep in deps)
+    listed = "".join(f'{dep} = {{ version = "1", registry-index = "{index}" }}\n' for dep in deps)
     manifest = (
         f'[package]\nname = "{name}"\nversion = "{vers}"\nedition = "2021"\ndescription = "made by make bench"\n'
         f'license = "MIT"\n\n[dependencies]\n{listed}'

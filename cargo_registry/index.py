@@ -144,14 +144,18 @@ def _next_group(waiting: deque[_Change]) -> list[_Change]:
     again = []
     while waiting and len(group) < _MAX_GROUP:
         change = waiting.popleft()
+        if change.done.cancelled():
+            continue
         if time.monotonic() - change.asked > MAX_QUEUE_S:
             busy = Unavailable("the registry's database is busy; nothing was changed, try again")
-            change.done.set_exception(busy)
+            if change.done.set_running_or_notify_cancel():
+                change.done.set_exception(busy)
         elif group.setdefault(change.lock, change) is not change:
             again.append(change)
     # Whoever asked for them has also asked for another call of `_change_waiting`.
     waiting.extendleft(reversed(again))
-    return list(group.values())
+    # From here on nobody can cancel them.
+    return [change for change in group.values() if change.done.set_running_or_notify_cancel()]
 
 
 def _change_group(registry: Registry, group: list[_Change]) -> None:

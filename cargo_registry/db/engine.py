@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -52,6 +52,7 @@ class Database:
         # Asked on each request of the hot paths whether anybody has changed the database: 3 µs.
         self._watch = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
         self._seen = 0
+        self._is_current = False
         self._memory: dict[tuple[object, ...], Any] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
 
@@ -83,6 +84,8 @@ class Database:
         Hence a token that was revoked is unknown at once, whoever revoked it. What is put in must have been
         asked for after this call. https://sqlite.org/pragma.html#pragma_data_version
         """
+        if self._is_current:
+            return self._memory
         try:
             seen: int = self._watch.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error:
@@ -91,7 +94,14 @@ class Database:
         if seen != self._seen or len(self._memory) >= _MAX_REMEMBERED:
             self._memory.clear()
             self._seen = seen
+        # Until the event loop's next round nobody needs to look again: what runs before that had come in before.
+        with suppress(RuntimeError):  # no loop
+            asyncio.get_running_loop().call_soon(self._look_again)
+            self._is_current = True
         return self._memory
+
+    def _look_again(self) -> None:
+        self._is_current = False
 
     async def write(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.served import Cargo, Serve, Served, run
+from tests.serving.served import Cargo, Serve, Served, run, until
 
 BOTH = pytest.mark.parametrize("implementation", ["granian", "uvicorn"])
 CLOSED = '[registries.main]\naccess = "auth-required"\n'
@@ -118,6 +118,7 @@ def test_requests_are_logged_only_when_asked_for(serve: Serve, tmp_path: Path, i
     served = serve("--server", implementation, "--access-log")
     size = len(served.ask("/index/config.json")[2])
     served.ask("/index/no/su/no-such?x=%0a")
+    until(lambda: served.stderr().count(" HTTP/1.1") == 2)
     lines = [line.partition("cargo_registry.access: ")[2] for line in served.stderr().splitlines()]
     first, second = (line for line in lines if line)
     assert first.startswith(f'127.0.0.1 "GET /index/config.json HTTP/1.1" 200 {size} ')
