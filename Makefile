@@ -28,7 +28,7 @@ run: $(VENV)/.runtime ## start the registry, with your login as its first accoun
 	[ -n "$$stopped" ] || exit $$status
 
 test: $(VENV)/.dev ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 soak: $(VENV)/.dev ## kill a loaded server KILLS times (200) and import 10,000 crates; takes many minutes
 	@KILLS=$(KILLS) $(BIN)/python -m pytest tests/soak $(ARGS)
