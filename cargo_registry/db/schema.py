@@ -138,6 +138,7 @@ versions = Table(
     Column("verified_at", UtcTime),  # when the tarball was last read and compared with cksum
     Column("damage", Text),  # what was wrong with it then; such a one is not served
     UniqueConstraint("crate_id", "vers_key"),
+    Index("ix_versions_cksum", "cksum"),
     Index("ix_versions_verified_at", "verified_at"),
     Index("ix_versions_damage", "damage", sqlite_where=text("damage IS NOT NULL")),
 )
