@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_downloads_are_counted_from_the_log_once(site: Site, tmp_path: Path) -> 
     assert shown["crate"]["downloads"] == 3
     again = subprocess.run(
         [
-            *["python", "-m", "cargo_registry", "downloads", "import-log"],
+            *[sys.executable, "-m", "cargo_registry", "downloads", "import-log"],
             str(rotated),
             "--data-dir",
             str(site.data),
