@@ -163,7 +163,7 @@ def allow(
     data_dir: DataDir = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Serve what a rule is against: an exception, audited. It holds at once."""
+    """Serve what a rule is against: an exception, audited. A running server has it within about a second."""
     _rule("allow", crate, reason, until, registry, config, data_dir, as_json)
 
 

@@ -50,7 +50,6 @@ class _Mounted:
     """A registry, and what answers for it."""
 
     registry: Registry
-    base: str  # path in front of everything: "" or "/name"
     index: Index
     download: Download
     router: Router
@@ -243,15 +242,14 @@ class App:
             mirror = self._mirrors.get(registry.name)
             self._mounted[base] = _Mounted(
                 registry,
-                base,
                 Index(registry, mirror),
                 Download(registry, mirror, self._who),
                 Router(
                     _routes(site, registry, self._limits, mirror), redirect_slashes=False, default=_not_found
                 ),
             )
-            self._root = self._mounted.get("")
             registry.tarballs.sweep(older_than_s=_SPOOL_AGE_S, now_s=site.now().timestamp())
+        self._root = self._mounted.get("")
         self._tasks = [asyncio.create_task(_flush_now_and_then(site))]
         if days := self._config.upkeep.verify_days:
             self._tasks.append(asyncio.create_task(upkeep.verify_in_background(site, days=days)))
