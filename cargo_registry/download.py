@@ -52,33 +52,25 @@ def find(registry: Registry, name: str, vers: str) -> tuple[Listed, str]:
 
 def count(registry: Registry, listed: Listed) -> None:
     """Count one download, in memory; `flush` writes."""
-    registry.uses.downloads[listed.version_id, registry.now().date()] += 1
+    registry.uses.count_download(listed.version_id, registry.now().date())
 
 
 async def flush(site: Site | Registry) -> None:
     """Write what was counted since the last flush, in one transaction. Where that fails, the next one does."""
-    counts = dict(site.uses.downloads)
-    tokens = dict(site.uses.tokens)
-    downloaders = dict(site.uses.downloaders)
-    if not counts and not tokens and not downloaders:
-        return
     # Taken out first: a flush that is cancelled is still written, and the next one must not write it again.
-    site.uses.downloads.clear()
-    site.uses.tokens.clear()
-    site.uses.downloaders.clear()
+    used = site.uses.take()
+    if not used.downloads and not used.tokens and not used.downloaders:
+        return
 
     def write(tx: Connection) -> None:
-        downloads.add(tx, counts)
-        token_rows.note_use(tx, tokens.items())
-        mirrors.add_downloads(tx, downloaders, now=site.now())
+        downloads.add(tx, used.downloads)
+        token_rows.note_use(tx, used.tokens.items())
+        mirrors.add_downloads(tx, used.downloaders, now=site.now())
 
     try:
         await site.db.write(write)
     except Exception:
-        site.uses.downloads.update(counts)
-        for token_id, at in tokens.items():
-            site.uses.tokens.setdefault(token_id, at)
-        site.uses.downloaders.update(downloaders)
+        site.uses.give_back(used)
         raise
 
 

@@ -1,5 +1,6 @@
 """A registry and the site that serves it: values that every verb takes first. No behaviour here."""
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,13 +19,50 @@ from cargo_registry.storage.locks import Locks
 
 
 @dataclass(frozen=True, slots=True)
-class Uses:
+class Used:
     """What happened since the last flush and may be lost in a crash: never a write per download."""
 
     downloads: Counter[tuple[int, date]] = field(default_factory=Counter)  # by version id and day
     tokens: dict[int, datetime] = field(default_factory=dict)  # last use by token id
     # from mirrors: by registry, lower-case name, version, and login or address
     downloaders: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+
+
+class Uses:
+    """Counts what happens, from any thread, until it is taken to be written."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used = Used()
+
+    def count_download(self, version_id: int, day: date) -> None:
+        """Count one download of a version."""
+        with self._lock:
+            self._used.downloads[version_id, day] += 1
+
+    def note_token(self, token_id: int, at: datetime) -> None:
+        """Note when a token was used last."""
+        with self._lock:
+            self._used.tokens[token_id] = at
+
+    def note_downloader(self, registry: str, name: str, vers: str, who: str) -> None:
+        """Note who has a version of a mirror now; `name` in lower case."""
+        with self._lock:
+            self._used.downloaders[registry, name, vers, who] += 1
+
+    def take(self) -> Used:
+        """Return what was counted, and begin anew."""
+        with self._lock:
+            taken, self._used = self._used, Used()
+        return taken
+
+    def give_back(self, taken: Used) -> None:
+        """Count again what was taken and could not be written."""
+        with self._lock:
+            self._used.downloads.update(taken.downloads)
+            for token_id, at in taken.tokens.items():
+                self._used.tokens.setdefault(token_id, at)
+            self._used.downloaders.update(taken.downloaders)
 
 
 @dataclass(frozen=True, slots=True)

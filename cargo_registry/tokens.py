@@ -95,7 +95,7 @@ def authenticate(site: Site, secret: str, *, address: str | None = None) -> Call
     holder = site.db.remembered(rows.holder, sha256)
     if holder is None or (holder.token.expires_at is not None and holder.token.expires_at <= now):
         return None
-    site.uses.tokens[holder.token.id] = now
+    site.uses.note_token(holder.token.id, now)
     return Caller(holder.user_id, holder.token.login, holder.role, holder.token, address)
 
 

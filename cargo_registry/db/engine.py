@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from cargo_registry.db.changes import Changes
 from cargo_registry.errors import OutOfSpace, RegistryError, Unavailable
 
 P = ParamSpec("P")
@@ -35,6 +36,9 @@ class Database:
     """SQLite at `path`, whose schema is up to date (`migrations.upgrade`).
 
     Any number of processes may have it open. `close` when done.
+
+    Raises:
+        Unavailable: the file cannot be opened, or is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,11 +53,10 @@ class Database:
             connect_args={**_CONNECT, "check_same_thread": False},
         )
         _prepare(self._inline, begin=None)
-        # Asked on each request of the hot paths whether anybody has changed the database: 3 µs.
-        self._watch = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
-        self._seen = 0
-        self._is_current = False
-        self._memory: dict[tuple[object, ...], Any] = {}
+        with translating(), self._inline.connect() as connection:
+            connection.exec_driver_sql("SELECT 1 FROM sqlite_schema").first()  # so that there is a WAL index
+        self._changes = Changes(path)
+        self._memory: tuple[bytes, dict[tuple[object, ...], Any]] = (b"", {})
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -79,29 +82,18 @@ class Database:
         return found
 
     def memory(self) -> dict[tuple[object, ...], Any]:
-        """Return what has been found since any process committed anything; it is emptied when one does.
+        """Return what has been found since any process committed anything; a new one once one does.
 
         Hence a token that was revoked is unknown at once, whoever revoked it. What is put in must have been
-        asked for after this call. https://sqlite.org/pragma.html#pragma_data_version
+        asked for after this call. From any thread.
         """
-        if self._is_current:
-            return self._memory
-        try:
-            seen: int = self._watch.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error:
-            with translating():
-                raise
-        if seen != self._seen or len(self._memory) >= _MAX_REMEMBERED:
-            self._memory.clear()
-            self._seen = seen
-        # Until the event loop's next round nobody needs to look again: what runs before that had come in before.
-        with suppress(RuntimeError):  # no loop
-            asyncio.get_running_loop().call_soon(self._look_again)
-            self._is_current = True
-        return self._memory
-
-    def _look_again(self) -> None:
-        self._is_current = False
+        state = self._changes.state()
+        seen, memory = self._memory
+        if seen != state or len(memory) >= _MAX_REMEMBERED:
+            # Never emptied: another thread may be about to put into the old one what was true before.
+            memory = {}
+            self._memory = state, memory
+        return memory
 
     async def write(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -176,8 +168,8 @@ class Database:
         await asyncio.to_thread(self._thread.shutdown)
         self._writer.dispose()
         self._inline.dispose()
-        self._watch.close()
         await self._reader.dispose()
+        self._changes.close()
 
 
 def url(driver: str, path: Path) -> URL:

@@ -137,7 +137,7 @@ class Mirror:
     # --- Index files -----------------------------------------------------------------------------------
 
     def is_fresh(self, path: str) -> bool:
-        """Return whether the file at an index path may be served without `freshen`. The hot path."""
+        """Return whether the file at an index path may be served without `freshen`. From any thread."""
         state = self._states.get(path)
         return state is not None and time.monotonic() < state.fresh_until
 
@@ -404,13 +404,26 @@ class Mirror:
             raise Unavailable(f"the tarball of `{line.name}@{line.vers}` has just been removed; try again")
         return stored
 
-    def find_at_once(self, name: str, vers: str) -> Stored | None:
-        """Return a tarball that may be served without another thought; None: ask `find`. The hot path."""
+    def serves(self, name: str, vers: str, cksum: str) -> bool:
+        """Return whether a version is served as it was found before; False: ask `find`. From any thread.
+
+        The hot path: its index file is fresh, and we have read it as it is now.
+        """
         path = index_path(name.lower())
-        if not self.is_fresh(path):
-            return None
-        line = self.lines(path).get(vers)
-        return None if line is None else self.find_stored(line)
+        read = self._served.get(path)
+        if read is None or not self.is_fresh(path):
+            return False
+        identity, lines = read
+        try:
+            found = os.stat(f"{self.registry.index_files.root}/{self.registry.name}/{path}")
+        except FileNotFoundError:
+            return False
+        line = lines.get(vers)
+        return (
+            (found.st_mtime_ns, found.st_size, found.st_ino) == identity
+            and line is not None
+            and line.cksum == cksum
+        )
 
     async def _line(self, name: str, vers: str) -> Line:
         """Return the line of a version that is served."""
@@ -564,8 +577,7 @@ class Mirror:
 
     def note_download(self, listed: Listed, who: str) -> None:
         """Remember who has a version now, in memory; `download.flush` writes."""
-        key = self.registry.name, listed.name.lower(), listed.vers, who
-        self.registry.uses.downloaders[key] += 1
+        self.registry.uses.note_downloader(self.registry.name, listed.name.lower(), listed.vers, who)
 
     # --- Tasks and locks -------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from cargo_registry.registry import Registry, Site, close_site, open_site
 from cargo_registry.web import api, auth, body, errors, lookups, mirrors, pages
 from cargo_registry.web.download import Download
 from cargo_registry.web.endpoint import answer, refuse_method, route
-from cargo_registry.web.index import Index
+from cargo_registry.web.index import Answer, Index
 from cargo_registry.web.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the lifespan."""
         if scope["type"] == "http":
-            answer = self._answer_at_once(scope)
+            answer = self.answer_at_once(scope)
             if answer is None:
                 await self._http(scope, receive, send)
             else:
@@ -103,30 +103,41 @@ class App:
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
-    def _answer_at_once(self, scope: Scope) -> tuple[Message, Message] | None:
-        """Return the answer to what cargo asks most: a good `GET` of an index file or a tarball.
+    def answer_at_once(self, scope: Scope) -> Answer | None:
+        """Return the whole answer to what cargo asks most: a good `GET` of an index file or a tarball; None: call.
 
-        Whatever is unusual about a request, or fails, is left to `_http`.
+        What is unusual about a request, was not asked for since the last change, or fails, is left to `_http`.
+        From any thread, so that a server need not wake the event loop; hence nothing here looks anything up in
+        the database or keeps anything. Never raises.
         """
-        raw: bytes = scope["raw_path"]
-        if scope["method"] != "GET" or b"?" in raw:
-            return None
-        mounted = self._root
-        if mounted is None or not raw.startswith((b"/index/", b"/api/")):
-            mounted, raw = self._registry_of(raw)
-        if mounted is None or self._site is None:
-            return None
         try:
-            if raw.startswith(b"/index/"):
-                auth.admit(self._site, mounted.registry, scope)
+            raw: bytes = scope["raw_path"]
+            if scope["method"] != "GET" or b"?" in raw or self._site is None:
+                return None
+            mounted = self._root
+            if mounted is None or not raw.startswith((b"/index/", b"/api/")):
+                mounted, raw = self._registry_of(raw)
+            if mounted is None:
+                return None
+            is_index = raw.startswith(b"/index/")
+            match = None if is_index else _PLAIN_DOWNLOAD.fullmatch(raw)
+            if not is_index and match is None:
+                return None
+            who: str | None = None
+            if mounted.registry.private:
+                who = auth.admitted(self._site, mounted.registry, scope)
+                if who is None:
+                    return None
+            if match is None:
                 return mounted.index.answer(raw[7:], scope["headers"])
-            match = _PLAIN_DOWNLOAD.fullmatch(raw)
-            if match is not None:
-                auth.admit(self._site, mounted.registry, scope)
-                return mounted.download.answer(scope, match[1].decode(), match[2].decode())
-        except (RegistryError, OSError):
+            if who is None:
+                if auth.is_tried(scope):
+                    return None
+                who = self._limits.address(scope)
+            return mounted.download.answer(scope, match[1].decode(), match[2].decode(), who)
+        except Exception:
+            # `_http` meets it again, and tells.
             return None
-        return None
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from starlette.responses import Response
@@ -69,19 +70,38 @@ def admit(site: Site, registry: Registry, scope: Scope) -> None:
     """
     if not registry.private:
         return
-    values = _authorizations(scope)
-    # Each request of a build comes with the same header.
     memory = site.db.memory()
-    key = (registry.name, *(hashlib.sha256(value).digest() for value in values))
-    known = memory.get(key)
+    who = must(site, scope)
+    who.require_registry(registry)
+    if who.token is not None:
+        known = _Known(who.token.expires_at or _NEVER, who.token.id, who.login)
+        memory[_key(registry, scope)] = known
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Who was admitted before with the same header."""
+
+    expires_at: datetime
+    token_id: int
+    login: str
+
+
+def admitted(site: Site, registry: Registry, scope: Scope) -> str | None:
+    """Return the login of who was admitted to a private registry before, by the same header; None: ask `admit`.
+
+    From any thread. Each request of a build comes with the same header.
+    """
+    known: _Known | None = site.db.memory().get(_key(registry, scope))
     now = site.now()
-    if known is None or known[0] <= now:
-        who = must(site, scope)
-        who.require_registry(registry)
-        if who.token is not None:
-            memory[key] = (who.token.expires_at or _NEVER, who.token.id)
-        return
-    site.uses.tokens[known[1]] = now
+    if known is None or known.expires_at <= now:
+        return None
+    site.uses.note_token(known.token_id, now)
+    return known.login
+
+
+def _key(registry: Registry, scope: Scope) -> tuple[object, ...]:
+    return _Known, registry.name, *(hashlib.sha256(value).digest() for value in _authorizations(scope))
 
 
 def challenge(registry: Registry, error: Unauthorized) -> Response:

@@ -33,6 +33,15 @@ class _Part:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Tarball:
+    """A tarball that went out before, whole, and how that began."""
+
+    listed: Listed
+    path: str
+    start: Message
+
+
 class Download:
     """Serves `GET` and `HEAD /api/v1/crates/{name}/{vers}/download`; the caller has let the caller in."""
 
@@ -57,11 +66,7 @@ class Download:
             Damaged: its tarball is not what was published.
             Forbidden, Unavailable: of a mirror, see `Mirror.find`.
         """
-        answer = self.answer(scope, name, vers)
-        if answer is not None:
-            for message in answer:
-                await send(message)
-            return
+        memory = self._registry.db.memory()
         wanted, condition, precondition = _asked(scope["headers"])
         if self._mirror is None:
             listed, path = download.find(self._registry, name, vers)
@@ -97,9 +102,17 @@ class Download:
             await send(start)
             await send({"type": "http.response.body", "body": b""})
             return
-        if status == 200:
-            self._count(listed, scope)
-        await _send_pieces(path, part, start, send)
+        if status == 206:
+            await _send_pieces(path, part, start, send)
+            return
+        self._count(listed, self._who(scope))
+        tarball = memory[_key(self._registry, name, vers)] = _Tarball(listed, path, start)
+        body = _body(tarball, scope)
+        if body is None:
+            await _send_pieces(path, part, start, send)
+            return
+        await send(start)
+        await send(body)
 
     async def _relay(self, mirror: Mirror, fetch: Fetch, scope: Scope, send: Send) -> None:
         """Send a tarball while it arrives. One that turns out wrong ends as a broken transfer."""
@@ -119,46 +132,31 @@ class Download:
             os.close(descriptor)
         stored = mirror.find_stored(fetch.line)
         if stored is not None:
-            self._count(stored.listed, scope)
+            self._count(stored.listed, self._who(scope))
 
-    def _count(self, listed: Listed, scope: Scope) -> None:
+    def _count(self, listed: Listed, who: str) -> None:
         download.count(self._registry, listed)
         if self._mirror is not None:
-            self._mirror.note_download(listed, self._who(scope))
+            self._mirror.note_download(listed, who)
 
-    def answer(self, scope: Scope, name: str, vers: str) -> tuple[Message, Message] | None:
-        """Return the answer to a plain `GET` of a version, and count it, if it needs no more than two messages.
+    def answer(self, scope: Scope, name: str, vers: str, who: str) -> tuple[Message, Message] | None:
+        """Return the answer to a plain `GET` of a version that was asked for before, and count it; None: call.
 
-        Raises:
-            NotFound, Damaged: as when called.
+        From any thread. `who` is asking.
         """
-        if scope["method"] != "GET" or any(_asked(scope["headers"])):
-            return None
-        if self._mirror is None:
-            listed, path = download.find(self._registry, name, vers)
-        else:
-            found = self._mirror.find_at_once(name, vers)
-            if found is None:
+        for header, _ in scope["headers"]:
+            if header in _ASKED:
                 return None
-            listed, path = found.listed, found.path
-        if listed.size <= _ONE_PIECE_BYTES:
-            # In the event loop: from the page cache, 64 KiB take 20 µs; a hop to a thread takes longer.
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                data = os.read(descriptor, listed.size)
-            finally:
-                os.close(descriptor)
-            body: Message = {"type": "http.response.body", "body": data}
-            if len(data) != listed.size:
-                return None
-        elif "http.response.pathsend" in scope.get("extensions", ()):
-            body = {"type": "http.response.pathsend", "path": path}
-        else:
+        tarball: _Tarball | None = self._registry.db.memory().get(_key(self._registry, name, vers))
+        if tarball is None:
             return None
-        self._count(listed, scope)
-        headers = self._headers(f'"{listed.cksum}"'.encode())
-        headers.append((b"content-length", b"%d" % listed.size))
-        return {"type": "http.response.start", "status": 200, "headers": headers}, body
+        if self._mirror is not None and not self._mirror.serves(name, vers, tarball.listed.cksum):
+            return None
+        body = _body(tarball, scope)
+        if body is None:
+            return None
+        self._count(tarball.listed, who)
+        return tarball.start, body
 
     def _headers(self, etag: bytes) -> _Headers:
         return [
@@ -169,8 +167,35 @@ class Download:
         ]
 
 
+def _key(registry: Registry, name: str, vers: str) -> tuple[object, ...]:
+    return _Tarball, registry.name, name, vers
+
+
+def _body(tarball: _Tarball, scope: Scope) -> Message | None:
+    """Return a whole tarball as one message; None: it is not on the disk as it should be, or too large for that."""
+    size = tarball.listed.size
+    if size <= _ONE_PIECE_BYTES:
+        # At once: from the page cache, 64 KiB take 20 µs; a hop to a thread takes longer.
+        try:
+            descriptor = os.open(tarball.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            data = os.read(descriptor, size + 1)
+        finally:
+            os.close(descriptor)
+        return {"type": "http.response.body", "body": data} if len(data) == size else None
+    if "http.response.pathsend" not in scope.get("extensions", ()):
+        return None
+    try:
+        is_whole = os.stat(tarball.path).st_size == size
+    except FileNotFoundError:
+        return None
+    return {"type": "http.response.pathsend", "path": tarball.path} if is_whole else None
+
+
 async def _send_pieces(path: str, part: _Part, start: dict[str, object], send: Send) -> None:
-    # Read in the event loop, as in `answer`.
+    # Read in the event loop, as in `_body`.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         await send(start)

@@ -72,25 +72,44 @@ class Index:
         Raises:
             Unavailable: the upstream of a mirror does not answer, and nothing is stored.
         """
-        if self._mirror is not None and path != b"config.json":
-            await self._mirror.freshen(path.decode("latin-1"))
-        start, body = self._answer(path, scope["headers"])
+        if path == b"config.json":
+            start, body = self._config
+        else:
+            if self._mirror is not None:
+                await self._mirror.freshen(path.decode("latin-1"))
+            start, body = self._look(path, scope["headers"])
         await send(start)
         await send(_NO_BODY if scope["method"] == "HEAD" else body)
 
     def answer(self, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer | None:
-        """Return the answer to a `GET` of `path` with these headers; None where upstream must be asked first."""
-        if self._mirror is not None and not self._mirror.is_fresh(path.decode("latin-1")):
-            return None
-        return self._answer(path, headers)
-
-    def _answer(self, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
+        """Return the answer to a `GET` of `path` if it is at hand; None: call. From any thread: nothing is loaded."""
         if path == b"config.json":
             return self._config
+        if self._mirror is not None and not self._mirror.is_fresh(path.decode("latin-1")):
+            return None
         file = self._find(path)
-        if file is None:
-            return self._missing
-        answer = self._answer_with(path, file, headers)
+        if file is not None:
+            return self._answer_with(path, file, headers)
+        return self._missing if self._is_missing(path) else None
+
+    def _look(self, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
+        while file := self._find(path) or self._load(path):
+            if answer := self._answer_with(path, file, headers):
+                return answer
+        return self._missing
+
+    def _answer_with(self, path: bytes, file: _File, headers: Iterable[tuple[bytes, bytes]]) -> Answer | None:
+        """Return the answer from a file; None: it has just been replaced."""
+        packed, condition = _asked(headers)
+        if condition and _matches(condition, file.gzip_etag if packed else file.etag):
+            answer = file.packed_unchanged if packed else file.unchanged
+        elif packed:
+            answer = file.packed
+        else:
+            read = self._read(path)
+            if read is None or read[0] != file.identity:
+                return None
+            answer = file.plain_start, {"type": "http.response.body", "body": read[1]}
         return answer if self._mirror is None else self._with_age(self._mirror, path, answer)
 
     def _with_age(self, mirror: Mirror, path: bytes, answer: Answer) -> Answer:
@@ -100,40 +119,43 @@ class Index:
         start, body = answer
         return {**start, "headers": [*start["headers"], (b"age", b"%d" % age_s)]}, body
 
-    def _answer_with(self, path: bytes, file: _File, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
-        packed, condition = _asked(headers)
-        if condition and _matches(condition, file.gzip_etag if packed else file.etag):
-            return file.packed_unchanged if packed else file.unchanged
-        return file.packed if packed else self._plain(path, file)
-
     def _find(self, path: bytes) -> _File | None:
-        """Return the file at an index path, None where there is none or the path is not quite right."""
-        # In the event loop on purpose: a hop to a thread costs twenty times as much as the stat.
+        """Return what is kept for an index path, if the file on disk is still the same."""
         file = self._files.get(path)
         if file is None:
-            return self._load(path)
+            return None
+        # In the event loop too: a hop to a thread costs twenty times as much as the stat.
         try:
             found = os.stat(file.path)
         except FileNotFoundError:
-            self._drop(path)
             return None
-        if (found.st_mtime_ns, found.st_size, found.st_ino) == file.identity:
+        if (found.st_mtime_ns, found.st_size, found.st_ino) != file.identity:
+            return None
+        try:
             self._files.move_to_end(path)
-            return file
-        return self._load(path)
+        except KeyError:  # dropped by the event loop, just now
+            return None
+        return file
+
+    def _is_missing(self, path: bytes) -> bool:
+        spelled = _spelled(path)
+        try:
+            return spelled is None or not os.stat(self._root + spelled)
+        except FileNotFoundError:
+            return True
 
     def _load(self, path: bytes) -> _File | None:
+        """Return the file at an index path and keep it, None where there is none or the path is not quite right."""
         read = self._read(path)
-        return None if read is None else self._keep(path, *read)
+        if read is None:
+            self._drop(path)
+            return None
+        return self._keep(path, *read)
 
     def _read(self, path: bytes) -> tuple[tuple[int, int, int], bytes] | None:
         """Return identity and content of the file at an index path."""
-        match = _PATH.fullmatch(path)
-        if match is None:
-            return None
-        name = match[1].decode()
-        spelled = path.decode()
-        if spelled != f"{prefix(name)}/{name}":
+        spelled = _spelled(path)
+        if spelled is None:
             return None
         try:
             descriptor = os.open(self._root + spelled, os.O_RDONLY)
@@ -175,16 +197,6 @@ class Index:
             self._bytes -= oldest.cost
         return file
 
-    def _plain(self, path: bytes, file: _File) -> Answer:
-        """Return the file as it is, read anew; it may have been replaced a moment ago."""
-        read = self._read(path)
-        if read is None:
-            return self._missing
-        identity, body = read
-        if identity != file.identity:
-            file = self._keep(path, identity, body)
-        return file.plain_start, {"type": "http.response.body", "body": body}
-
     def _drop(self, path: bytes) -> None:
         file = self._files.pop(path, None)
         if file is not None:
@@ -216,6 +228,16 @@ class Index:
             {"type": "http.response.start", "status": status, "headers": headers},
             {"type": "http.response.body", "body": body},
         )
+
+
+def _spelled(path: bytes) -> str | None:
+    """Return an index path as text, None if it is not exactly that of a crate."""
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    name = match[1].decode()
+    spelled = path.decode()
+    return spelled if spelled == f"{prefix(name)}/{name}" else None
 
 
 def _asked(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bool, bytes]:

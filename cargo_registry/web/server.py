@@ -27,17 +27,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from granian.constants import HTTPModes, Interfaces, SSLProtocols
-from granian.log import LogLevels
-from granian.net import SocketHolder  # type: ignore[attr-defined]
-from granian.server import embed
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cargo_registry.errors import ConfigError, RegistryError
-from cargo_registry.web import tls, uvicorn_server
+from cargo_registry.web import granian_server, tls, uvicorn_server
 from cargo_registry.web.tls import Tls
 
 log = logging.getLogger(__name__)
@@ -468,7 +463,8 @@ async def _serve(
         with contextlib.suppress(OSError):  # the first process is gone, and so are we in a moment
             report.send(_READY)
 
-    serve: _ServeSocket = uvicorn_server.serve if listen.implementation == "uvicorn" else _serve_granian
+    server = uvicorn_server if listen.implementation == "uvicorn" else granian_server
+    serve: _ServeSocket = server.serve
     serving = loop.create_task(serve(app, sock, listen.tls, renewals, started=say_ready, stop=stop))
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -489,7 +485,7 @@ async def _serve(
 
 
 def _logged(app: ASGIApp) -> ASGIApp:
-    """Return the app with a line in the log for each request. It costs as much as an index file does."""
+    """Return the app with a line in the log for each request. It costs more than an index file does."""
 
     async def logged(scope: Scope, receive: Receive, send: Send) -> None:
         status, size, began = 0, "-", time.perf_counter()
@@ -593,105 +589,3 @@ class _ServeSocket(Protocol):
         stop: asyncio.Event,
     ) -> None:
         """Serve; with a certificate, TLS, and with a renewed one those who connect from then on."""
-
-
-# --- granian ---
-
-# To the root logger, which writes to stderr. Of its own, granian would write to stdout.
-_GRANIAN_LOGGING = {
-    "formatters": {},
-    "handlers": {},
-    "loggers": {"_granian": {"handlers": [], "propagate": True}},
-}
-# Open connections of one worker; more wait in the backlog.
-_MAX_CONNECTIONS = 4096
-
-
-async def _serve_granian(
-    app: ASGIApp,
-    sock: socket.socket,
-    certificate: Tls | None,
-    renewals: tls.Renewals | None,
-    *,
-    started: Callable[[], None],
-    stop: asyncio.Event,
-) -> None:
-    """Serve with granian: HTTP/1.1 and HTTP/2 in Rust, the app on this event loop (see `_ServeSocket`)."""
-    loop = asyncio.get_running_loop()
-    server, serving = await _start_granian(app, sock, certificate)
-    started()
-    stopping = loop.create_task(stop.wait())
-    all_serving = {serving}
-    renewed = aiter(renewals) if renewals is not None else None
-    while renewed is not None and not stop.is_set():
-        renewing = asyncio.ensure_future(anext(renewed))
-        await asyncio.wait({serving, stopping, renewing}, return_when=asyncio.FIRST_COMPLETED)
-        if not renewing.done() or serving.done():
-            renewing.cancel()
-            break
-        # granian reads a certificate once. A second one on the same socket takes over; the first answers what
-        # it has accepted.
-        successor = await _start_granian(app, sock, certificate)
-        server.stop()  # type: ignore[no-untyped-call]
-        server, serving = successor
-        all_serving.add(serving)
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    sock.close()
-    server.stop()  # type: ignore[no-untyped-call]
-    await asyncio.gather(*all_serving)
-
-
-async def _start_granian(
-    app: ASGIApp, sock: socket.socket, certificate: Tls | None
-) -> "tuple[_Granian, asyncio.Task[None]]":
-    """Return a granian that accepts on the socket, and the task that ends with its last answer."""
-    loop = asyncio.get_running_loop()
-    accepting = asyncio.Event()
-    with tls.loaded(certificate) if certificate is not None else contextlib.nullcontext() as files:
-        server = _Granian(app, sock.dup(), files, certificate)
-        # At the hook, the task that accepts is not there yet. It begins in the next round of the loop, and
-        # the event is set in the one after.
-        server.on_startup(lambda: loop.call_soon(loop.call_soon, accepting.set))
-        serving = loop.create_task(server.serve())
-        waiting = loop.create_task(accepting.wait())
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not accepting.is_set():
-            waiting.cancel()
-            await serving
-    return server, serving
-
-
-class _Granian(embed.Server):
-    """granian without its own processes and signals.
-
-    Those of `granian.Granian` listen with SO_REUSEPORT, kill what is stuck without ending the app's lifespan,
-    and give up when a worker is killed twice within 5 s. Requests per second are the same.
-    """
-
-    def __init__(
-        self, app: ASGIApp, sock: socket.socket, files: tuple[Path, Path] | None, certificate: Tls | None
-    ) -> None:
-        super().__init__(
-            app,
-            # No address on purpose: a granian that binds one itself, because it no longer calls
-            # `_init_shared_socket`, shall fail at once.
-            address="the socket we are given",
-            interface=Interfaces.ASGINL,
-            http=HTTPModes.auto,
-            websockets=False,
-            backlog=_BACKLOG,
-            backpressure=_MAX_CONNECTIONS,
-            # Errors are exceptions of the app. The one warning is that the embedded server is experimental.
-            log_level=LogLevels.error,
-            log_dictconfig=_GRANIAN_LOGGING,
-            ssl_cert=files[0] if files else None,
-            ssl_key=files[1] if files else None,
-            ssl_protocol_min=(
-                SSLProtocols.tls13 if certificate and certificate.min_version == "1.3" else SSLProtocols.tls12
-            ),
-        )
-        self._listening_fd = sock.detach()
-
-    def _init_shared_socket(self) -> None:
-        backlog = [self.backlog] if sys.platform.startswith(("linux", "freebsd")) else []
-        self._shd = SocketHolder(self._listening_fd, False, *backlog)  # type: ignore[assignment, call-arg]
