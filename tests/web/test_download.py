@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -263,6 +264,31 @@ def test_downloads_are_counted_and_written_at_the_end(tmp_path: Path, workers: i
             ("one", 7),
             ("two", 1),
         ]
+
+
+def test_none_is_lost_between_threads_and_changes(tmp_path: Path) -> None:
+    """A download is answered by one thread or another; each change of the database makes them change places."""
+    with Site(tmp_path, SITE) as server:
+        token = server.token("alice")
+        published(server, token, "one")
+        wrong = []
+
+        def download_all() -> None:
+            for n in range(60):
+                path = "/api/v1/crates/one/1.0.0/download" + ("?x" if n % 5 == 0 else "")
+                if ask(server, path).status != 200:
+                    wrong.append(path)
+
+        threads = [threading.Thread(target=download_all) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for n in range(10):
+            published(server, token, "other", f"1.0.{n}")
+        for thread in threads:
+            thread.join()
+        server.stop()
+        assert not wrong
+    assert counted(tmp_path)["one@1.0.0"] == 360
 
 
 def test_flush_that_is_cancelled_counts_once(tmp_path: Path) -> None:

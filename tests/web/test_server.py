@@ -71,7 +71,39 @@ def make_app(marks: Path, url: str) -> ASGIApp:
         (marks / f"stopped {os.getpid()}").touch()
         await send({"type": "lifespan.shutdown.complete"})
 
-    return app
+    return AtOnce(app, marks / "body") if (marks / "at once").exists() else app
+
+
+class AtOnce:
+    """An app that answers `/at-once` and `/file` from whatever thread asks, and gets stuck on `/stuck`."""
+
+    def __init__(self, app: ASGIApp, file: Path) -> None:
+        self._app = app
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        if scope["path"] == "/stuck":
+            time.sleep(2)  # noqa: ASYNC251
+        scope["state"]["from_lifespan"] = "called"
+        await self._app(scope, receive, send)
+
+    def answer_at_once(self, scope: Scope) -> tuple[Message, Message] | None:
+        if scope["path"] == "/file":
+            headers = [(b"content-length", b"%d" % len(BODY))]
+            return (
+                {"type": "http.response.start", "status": 200, "headers": headers},
+                {"type": "http.response.pathsend", "path": str(self._file)},
+            )
+        if scope["path"] != "/at-once":
+            return None
+        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"7")]}
+        return start, {"type": "http.response.body", "body": b"at once"}
 
 
 def main(implementation: str, workers: str, host: str, port: str, grace_s: str, marks: str) -> int:
@@ -569,3 +601,26 @@ def test_no_request_hides_behind_one_with_two_lengths(
 def test_exception_of_the_app_is_a_500_and_a_traceback_on_stderr(running: Running) -> None:
     assert answer_on(running.connect("GET /raise HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 500
     until(lambda: "RuntimeError: the app is wrong here" in running.stderr())
+
+
+def test_what_is_at_hand_is_answered_while_the_event_loop_is_stuck(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "at once").touch()
+    (tmp_path / "body").write_bytes(BODY)
+    running = start()
+    connection = running.connect("GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer_on(connection) == (200, b"at once")
+    stuck = running.connect("GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(0.2)
+    at = time.monotonic()
+    for _ in range(3):  # on one connection, also after what the app was asked for
+        connection.sendall(b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer_on(connection) == (200, b"at once")
+        connection.sendall(b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer_on(connection) == (200, BODY)
+    assert time.monotonic() - at < 1.5
+    connection.sendall(b"GET /else HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer_on(connection)[1].split()[-1] == b"called"
+    assert answer_on(stuck)[1].split()[-1] == b"called"
+    running.process.terminate()
+    assert running.ends() == 0
+    assert "Traceback" not in running.stderr()

@@ -1,0 +1,87 @@
+"""Every commit is seen, whoever made it; and looking costs SQLite none of its locks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from sqlalchemy import text
+
+from cargo_registry.db.changes import Changes
+from cargo_registry.db.engine import Database
+from tests.db.conftest import Db
+from tests.db.test_engine import add, logins
+
+# Another program, which knows nothing of ours.
+COMMIT = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db:
+    db.execute("UPDATE users SET name = ?", (sys.argv[2],))
+"""
+# The byte of the WAL index that each connection locks while it uses it (SQLite: os_unix.c, UNIX_SHM_DMS).
+DEAD_MAN_SWITCH = 128
+TRY_LOCK = f"""
+import fcntl, sys
+with open(sys.argv[1], "r+b") as index:
+    try:
+        fcntl.lockf(index, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {DEAD_MAN_SWITCH})
+    except BlockingIOError:
+        print("held")
+"""
+
+
+def python(program: str, *arguments: object) -> str:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+
+
+def test_state_differs_after_each_commit_of_any_process(db: Db) -> None:
+    db.write(add, "alice")
+    changes = Changes(db.path)
+    seen = [changes.state()]
+    for n in range(3):
+        python(COMMIT, db.path, f"Alice {n}")
+        seen.append(changes.state())
+        db.write(add, f"user-{n}")
+        seen.append(changes.state())
+    assert len(set(seen)) == 7
+    # Also where SQLite begins the log anew, and what was last seen came before.
+    with db.database._inline.connect() as connection:
+        connection.execute(text("PRAGMA wal_checkpoint(RESTART)"))
+    db.write(add, "zoe")
+    assert changes.state() not in seen
+    changes.close()
+
+
+def test_looking_up_changes_nothing(db: Db) -> None:
+    db.write(add, "alice")
+    before = db.database.memory()
+    assert db.look_up(logins) == ["alice"]
+    db.run(lambda database: database.read(logins))
+    assert db.database.memory() is before
+
+
+def test_what_is_found_by_one_who_asked_before_a_change_is_not_kept(db: Db) -> None:
+    """As when a thread puts what it found into the memory after another one has seen the change."""
+    db.write(add, "alice")
+    before = db.database.memory()
+    python(COMMIT, db.path, "Alice")
+    after = db.database.memory()
+    before["found",] = "what was true then"
+    assert ("found",) not in after
+    assert db.database.memory() is after
+
+
+def test_closing_one_of_two_leaves_the_other_its_locks(db: Db) -> None:
+    """POSIX drops all of a process's locks on a file with the first descriptor of it that is closed."""
+    index = Path(f"{db.path}-shm")
+    second = Database(db.path)
+    second.look_up(logins)
+    db.run(lambda _database: second.close())
+    assert python(TRY_LOCK, index).strip() == "held"
+    db.write(add, "alice")
+    python(COMMIT, db.path, "Alice")
+    assert db.look_up(logins) == ["alice"]
+    # The test is one: with a descriptor of its own, closed, the lock would be gone.
+    with index.open("rb"):
+        pass
+    assert python(TRY_LOCK, index).strip() == ""
