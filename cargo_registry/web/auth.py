@@ -73,9 +73,10 @@ def admit(site: Site, registry: Registry, scope: Scope) -> None:
     memory = site.db.memory()
     who = must(site, scope)
     who.require_registry(registry)
-    if who.token is not None:
+    secret = _only_authorization(scope)
+    if who.token is not None and secret is not None:
         known = _Known(who.token.expires_at or _NEVER, who.token.id, who.login)
-        memory[_key(registry, scope)] = known
+        memory[_key(registry, secret)] = known
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def admitted(site: Site, registry: Registry, scope: Scope) -> str | None:
 
     From any thread. Each request of a build comes with the same header.
     """
-    known: _Known | None = site.db.memory().get(_key(registry, scope))
+    secret = _only_authorization(scope)
+    known: _Known | None = site.db.memory().get(_key(registry, secret)) if secret is not None else None
     now = site.now()
     if known is None or known.expires_at <= now:
         return None
@@ -100,9 +102,18 @@ def admitted(site: Site, registry: Registry, scope: Scope) -> str | None:
     return known.login
 
 
-def _key(registry: Registry, scope: Scope) -> tuple[object, ...]:
-    # The secret itself is not kept. No header has a line break.
-    return _Known, registry.name, hashlib.sha256(b"\n".join(_authorizations(scope))).digest()
+def _key(registry: Registry, secret: bytes) -> tuple[object, ...]:
+    return _Known, registry.name, hashlib.sha256(secret).digest()
+
+
+def _only_authorization(scope: Scope) -> bytes | None:
+    found = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            if found is not None:
+                return None
+            found = value
+    return found
 
 
 def challenge(registry: Registry, error: Unauthorized) -> Response:
