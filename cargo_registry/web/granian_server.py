@@ -18,6 +18,7 @@ from granian._futures import _cbsched_aioschedule, _future_watcher_wrapper
 from granian._granian import ASGIWorker, CallbackScheduler
 from granian.asgi import _callback_wrapper
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
+from granian.http import HTTP2Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server import embed
@@ -38,6 +39,8 @@ _LOGGING = {
 # Open connections of one worker; more wait in the backlog.
 _MAX_CONNECTIONS = 4096
 _BACKLOG = 2048
+# Over HTTP/2; granian would take 16 MiB with each of 200 requests at a time.
+_MAX_HEADER_BYTES = 64 * 1024
 
 
 async def serve(
@@ -115,6 +118,7 @@ class _Granian(embed.Server):
             websockets=False,
             backlog=_BACKLOG,
             backpressure=_MAX_CONNECTIONS,
+            http2_settings=HTTP2Settings(max_headers_size=_MAX_HEADER_BYTES),
             # Errors are exceptions of the app. The one warning is that the embedded server is experimental.
             log_level=LogLevels.error,
             log_dictconfig=_LOGGING,

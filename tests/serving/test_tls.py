@@ -60,6 +60,20 @@ def test_any_kind_of_key_serves(serve: Serve, tmp_path: Path, implementation: st
     assert served.url.encode() in answer
 
 
+def test_headers_over_http2_are_limited(serve: Serve) -> None:
+    """As granian says itself in its first frame; those of 200 requests at a time could be 3 GiB otherwise."""
+    served = serve("--self-signed")
+    with served.handshake(["h2"]) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+        head = connection.recv(9)
+        size, kind = int.from_bytes(head[:3], "big"), head[3]
+        settings = connection.recv(size)
+    assert kind == 4, "a server begins with SETTINGS"
+    pairs = [settings[at : at + 6] for at in range(0, len(settings), 6)]
+    said = {int.from_bytes(pair[:2], "big"): int.from_bytes(pair[2:], "big") for pair in pairs}
+    assert said[6] == 64 * 1024
+
+
 @needs_openssl
 @BOTH
 @pytest.mark.parametrize(("oldest", "may"), [("1.2", True), ("1.3", False)])
