@@ -1,7 +1,7 @@
 """Whether anybody has changed the database: the header of SQLite's WAL index, which each commit rewrites.
 
 SQLite itself compares this header with the last one it saw to know whether its own cache still holds, and
-`PRAGMA data_version` counts how often that differed. Looking here takes no locks and no system call: 0.2 µs
+`PRAGMA data_version` counts how often that differed. Looking here takes no locks and no system call: 0.1 µs
 instead of 3, on each request. https://sqlite.org/walformat.html#the_wal_index_header
 """
 

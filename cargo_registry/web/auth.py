@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from starlette.responses import Response
 from starlette.types import Scope
@@ -13,8 +13,6 @@ from cargo_registry.errors import Unauthorized
 from cargo_registry.registry import Registry, Site
 from cargo_registry.tokens import Caller
 from cargo_registry.web import errors
-
-_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def caller(site: Site, scope: Scope) -> Caller | None:
@@ -75,30 +73,27 @@ def admit(site: Site, registry: Registry, scope: Scope) -> None:
     who.require_registry(registry)
     secret = _only_authorization(scope)
     if who.token is not None and secret is not None:
-        known = _Known(who.token.expires_at or _NEVER, who.token.id, who.login)
-        memory[_key(registry, secret)] = known
+        memory[_key(registry, secret)] = _Known(who.login, who.token.expires_at)
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     """Who was admitted before with the same header."""
 
-    expires_at: datetime
-    token_id: int
     login: str
+    expires_at: datetime | None
 
 
 def admitted(site: Site, registry: Registry, scope: Scope) -> str | None:
     """Return the login of who was admitted to a private registry before, by the same header; None: ask `admit`.
 
-    From any thread. Each request of a build comes with the same header.
+    From any thread. Each request of a build comes with the same header. That the token was used is not noted
+    again: `admit` did, and writing that makes everything forgotten here, a few seconds later.
     """
     secret = _only_authorization(scope)
     known: _Known | None = site.db.memory().get(_key(registry, secret)) if secret is not None else None
-    now = site.now()
-    if known is None or known.expires_at <= now:
+    if known is None or (known.expires_at is not None and known.expires_at <= site.now()):
         return None
-    site.uses.note_token(known.token_id, now)
     return known.login
 
 
