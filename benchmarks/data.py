@@ -8,7 +8,7 @@ import os
 import random
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -308,14 +308,30 @@ def _write(site: Site, registry: str, name: str, data: bytes) -> None:
 # --- What a publisher sends ---
 
 
-def publish_body(
-    name: str, vers: str, *, files: int, size: int, deps: tuple[str, ...] = (), index: str = ""
-) -> bytes:
+def publish_body(name: str, vers: str, *, files: int, size: int) -> bytes:
     """Return the body of a publish of a crate of `files` files and about `size` bytes packed."""
+    packed = tarball(name, vers, files=files, size=size)
+    metadata = {
+        "name": name,
+        "vers": vers,
+        "deps": [],
+        "features": {},
+        "authors": [],
+        "description": "made by make bench",
+        "license": "MIT",
+    }
+    said = json.dumps(metadata).encode()
+    return struct.pack("<I", len(said)) + said + struct.pack("<I", len(packed)) + packed
+
+
+def tarball(name: str, vers: str, *, files: int, size: int, deps: Sequence[str] = ()) -> bytes:
+    """Return a crate of `files` files and about `size` bytes packed, the same for the same name and version.
+
+    `deps` are crates of crates.io, or of what stands in for it.
+    """
     rng = random.Random(f"{name} {vers}")
-    top = f"{name}-{vers}"
     each = max(1, size // files)
-    listed = "".join(f'{dep} = {{ version = "1", registry-index = "{index}" }}\n' for dep in deps)
+    listed = "".join(f'{dep} = "1"\n' for dep in deps)
     manifest = (
         f'[package]\nname = "{name}"\nversion = "{vers}"\nedition = "2021"\ndescription = "made by make bench"\n'
         f'license = "MIT"\n\n[dependencies]\n{listed}'
@@ -334,38 +350,17 @@ def publish_body(
                 else f"src/d{number % 50}/f{number}.rs"
             )
             data = manifest.encode() if number == 0 else b"" if number == 1 else rng.randbytes(each)
-            info = tarfile.TarInfo(f"{top}/{path}")
+            info = tarfile.TarInfo(f"{name}-{vers}/{path}")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    metadata = {
-        "name": name,
-        "vers": vers,
-        "deps": [
-            {
-                "name": dep,
-                "version_req": "^1",
-                "features": [],
-                "optional": False,
-                "default_features": True,
-                "target": None,
-                "kind": "normal",
-            }
-            for dep in deps
-        ],
-        "features": {},
-        "authors": [],
-        "description": "made by make bench",
-        "license": "MIT",
-    }
-    said = json.dumps(metadata).encode()
-    return struct.pack("<I", len(said)) + said + struct.pack("<I", packed.tell()) + packed.getvalue()
+    return packed.getvalue()
 
 
-def paths_by_popularity(names: list[str], count: int) -> list[str]:
-    """Return index paths as a crowd of users asks for them: Zipf with exponent 1."""
+def paths_by_popularity(names: Sequence[str], count: int, *, under: str = "/index") -> list[str]:
+    """Return index paths as a crowd of users asks for them: Zipf with exponent 1, `names` most popular first."""
     rng = random.Random(11)
     weights = [1 / (rank + 1) for rank in range(len(names))]
-    return [f"/index/{index_path(CrateName(name))}" for name in rng.choices(names, weights, k=count)]
+    return [f"{under}/{index_path(CrateName(name))}" for name in rng.choices(names, weights, k=count)]
 
 
 def index_file(root: Path, name: str) -> Path:
