@@ -36,8 +36,9 @@ def say(text: str) -> None:
 def main() -> int:
     """Run what was asked for; 130 if interrupted, after everything that was started has ended."""
     options = _options()
-    # `kill` shall end in the same tidy way as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # `kill` shall end in the same tidy way as Ctrl-C, which a shell makes its background jobs ignore.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         return _run(options)
     except peer.NotMeasurable as error:
@@ -59,9 +60,7 @@ def _run(options: argparse.Namespace) -> int:
         print(too_small, file=sys.stderr)
         return 1
     at = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder) as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # nginx's workers have another account
+    with data.scratch(options.folder) as folder:
         if options.url:
             report = peer.measure(
                 options.url,

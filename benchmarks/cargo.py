@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,8 +82,8 @@ def home(folder: Path) -> Iterator[Path]:
     """
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _HOME_BYTES
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=memory if roomy else folder) as name:
-        yield Path(name)
+    with data.scratch(memory if roomy else folder) as made:
+        yield made
 
 
 @dataclass(frozen=True, slots=True)

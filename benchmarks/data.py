@@ -1,13 +1,16 @@
 """A reproducible registry: rows, index files and tarballs, written straight into a data folder."""
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import os
 import random
+import shutil
 import struct
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,6 +116,21 @@ _WORDS = [
     "syntax",
 ]
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@contextlib.contextmanager
+def scratch(where: Path | None = None) -> Iterator[Path]:
+    """Give a folder that is gone afterwards, even if an interruption comes while it is being removed."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=where))
+    try:
+        folder.chmod(0o755)  # nginx's workers have another account
+        yield folder
+    finally:
+        try:
+            shutil.rmtree(folder)
+        except KeyboardInterrupt:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,9 +64,13 @@ class Server(Watched):
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        except BaseException as error:
+            for pid in reversed(_tree(self._process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
 
 
 def _tree(pid: int) -> list[int]:
