@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import cargo, data, distance, peer, publishing, reading, servers, tools
 from benchmarks.load import CARGO_HEADERS, Tools
-from benchmarks.report import Figure, Report, machine, spread, table
+from benchmarks.report import Figure, Report, machine, spread
 from benchmarks.servers import Server
 from cargo_registry import config as settings
 from cargo_registry.registry import close_site, open_site
@@ -245,7 +245,6 @@ def _reading(options: argparse.Namespace, folder: Path, report: Report, size: st
         report.figures += _memory(one, size, readers=20 if options.quick else 200)
         if size == options.sizes[-1]:
             report.figures += _gzip_bytes(one)
-    print(table(results), flush=True)
     shutil.rmtree(root)
 
 

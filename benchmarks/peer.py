@@ -239,9 +239,9 @@ def _tarball(peer: Peer, root: Path, line: Mapping[str, Any]) -> Download | None
         return None
     url = download_url(peer.dl, name, vers, cksum)
     content = bytearray()
-    with peer.http.stream(
-        "GET", url, headers={"User-Agent": CARGO_HEADERS["User-Agent"], **peer.auth}
-    ) as answer:
+    # cargo takes index files compressed, but not tarballs.
+    headers = {"User-Agent": CARGO_HEADERS["User-Agent"], "Accept-Encoding": "identity", **peer.auth}
+    with peer.http.stream("GET", url, headers=headers) as answer:
         if answer.status_code != 200:
             return None
         for piece in answer.iter_raw():

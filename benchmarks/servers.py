@@ -29,14 +29,14 @@ class Watched:
         self.urls = urls
 
     def cpu_s(self) -> float | None:
-        """Return the CPU time of all its processes so far."""
+        """Return the CPU time of all its processes so far, those included that have ended since."""
         if self.pid is None:
             return None
         ticks = 0
         for pid in _tree(self.pid):
             with contextlib.suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
+                ticks += sum(map(int, fields[11:15]))
         return ticks / CLOCK_TICKS
 
     def resident_mib(self) -> float | None:
