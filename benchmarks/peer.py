@@ -82,10 +82,13 @@ def measure(
     token: str | None,
     pid: int | None,
     parts: Sequence[str],
+    cases: str,
     rounds: int,
     seconds: float,
 ) -> Report:
-    """Measure it as far as it has the paths. Publishes new crates if `parts` has publishing and there is a token.
+    """Measure it as far as it has the paths, of reading those `cases` whose name has that text.
+
+    Publishes new crates if `parts` has publishing and there is a token.
 
     Raises:
         NotMeasurable: it is no registry, or has no crate that was named.
@@ -104,13 +107,14 @@ def measure(
             made = tls.self_signed(folder / "tls", [])
             with servers.nginx(root, folder / "nginx", made.certificate, made.key) as nginx:
                 runs = Tools(folder, seconds)
-                cases = list(_cases(peer, copy, runs, Watched(pid, {}), nginx, report.figures))
+                found = _cases(peer, copy, runs, Watched(pid, {}), nginx, report.figures)
+                chosen = [case for case in found if cases in case.name]
 
                 def tell(done: int) -> None:
-                    left_s = (rounds - done) * len(cases) * 2 * (seconds + 0.1)
+                    left_s = (rounds - done) * len(chosen) * 2 * (seconds + 0.1)
                     say(f"round {done} of {rounds}, {left_s / 60:.1f} min to go")
 
-                report.results[f"Reading {peer.index}/"] = reading.measure(cases, rounds, tell)
+                report.results[f"Reading {peer.index}/"] = reading.measure(chosen, rounds, tell)
         if "search" in parts:
             report.figures += _search(peer, list(copy.sizes))
         if "publishing" in parts and token:
@@ -419,7 +423,8 @@ def _search(peer: Peer, names: Sequence[str]) -> Iterator[Figure]:
     for what, queries in (("exact name", names[:: math.ceil(len(names) / 200)]), ("common word", words)):
         connection = _connect(base)
         times_ms = []
-        for number, query in enumerate((*queries[:20], *queries)):
+        warming = queries[:20]
+        for number, query in enumerate((*warming, *queries)):
             at = time.perf_counter()
             connection.request("GET", f"{under}/api/v1/crates?q={query}&per_page=10", headers=dict(peer.auth))
             answer = connection.getresponse()
@@ -427,7 +432,7 @@ def _search(peer: Peer, names: Sequence[str]) -> Iterator[Figure]:
             if answer.status != 200 or b'"crates"' not in said:
                 yield Figure(f"search, {what}", f"not measured: it answers {answer.status}")
                 break
-            if number >= 20:
+            if number >= len(warming):
                 times_ms.append((time.perf_counter() - at) * 1000)
         else:
             times_ms.sort()
