@@ -131,10 +131,13 @@ def open_peer(client: httpx.Client, url: str, token: str | None) -> Peer:
     """
     index = url.removeprefix("sparse+").rstrip("/")
     auth: dict[str, str] = {}
-    answer = client.get(f"{index}/config.json")
-    if answer.status_code == 401 and token:
-        auth = {"Authorization": token}
-        answer = client.get(f"{index}/config.json", headers=auth)
+    try:
+        answer = client.get(f"{index}/config.json")
+        if answer.status_code == 401 and token:
+            auth = {"Authorization": token}
+            answer = client.get(f"{index}/config.json", headers=auth)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NotMeasurable(f"{index}/config.json cannot be read: {error}") from None
     if answer.status_code != 200:
         hint = "; --token gives one" if answer.status_code == 401 and not token else ""
         raise NotMeasurable(f"{index}/config.json answers {answer.status_code}{hint}")
