@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks import cargo, data, distance, peer, publishing, reading, servers, tools
 from benchmarks.load import CARGO_HEADERS, Tools
-from benchmarks.report import Figure, Report, machine, spread
+from benchmarks.report import Figure, Report, machine, ratio, spread
 from benchmarks.servers import Server
 from cargo_registry import config as settings
 from cargo_registry.registry import close_site, open_site
@@ -70,6 +70,8 @@ def _run(options: argparse.Namespace) -> int:
                 crate=options.crate,
                 token=options.token,
                 pid=options.pid,
+                program=cargo.program(folder / "program", options.crates),
+                cainfo=options.cainfo,
                 parts=options.only or _OF_A_PEER,
                 cases=options.cases,
                 rounds=options.rounds,
@@ -139,7 +141,7 @@ def _options() -> argparse.Namespace:
         help="real crates, as `crates/*.crate`, and a program that needs them, as `apps/large/`; without, they are generated",
     )
     theirs = parser.add_argument_group(
-        "another registry, with the same rows as far as it has such paths; parts: reading, search, publishing"
+        "another registry, with the same rows as far as it has such paths; parts: " + ", ".join(_OF_A_PEER)
     )
     theirs.add_argument("--url", help="its index URL, with or without sparse+")
     theirs.add_argument(
@@ -151,6 +153,9 @@ def _options() -> argparse.Namespace:
     theirs.add_argument(
         "--token",
         help="new crates are published with it, unless --only leaves that out; sent to read where the registry asks for one",
+    )
+    theirs.add_argument(
+        "--cainfo", type=Path, metavar="FILE", help="for cargo: the certificate that signs for it"
     )
     theirs.add_argument("--pid", type=int, help="of its first process, if it runs here: for CPU and memory")
     options = parser.parse_args()
@@ -166,7 +171,7 @@ def _options() -> argparse.Namespace:
 
 
 _OF_OURS = ("reading", "publishing", "two_hundred_thousand", "cargo", "mirror")
-_OF_A_PEER = ("reading", "search", "publishing")
+_OF_A_PEER = ("reading", "search", "publishing", "cargo")
 
 
 def _introduction(options: argparse.Namespace) -> str:
@@ -392,21 +397,10 @@ def _cargo(options: argparse.Namespace, folder: Path, report: Report) -> None:
             if link:
                 link.delay_s = rtt_ms / 2000
             must, aim = ("≤ 1.10 ×", "1.03 ×") if rtt_ms == 20 else ("", "")
-            times: list[dict[cargo.Cargo, tuple[float, float]]] = []
-            for turn in range(options.rounds):
-                both = (others, ours) if turn % 2 else (ours, others)
-                times.append({one: (one.cold_fetch_s(), one.warm_lock_s()) for one in both})
-            for number, what in enumerate(("cold fetch", "warm lock")):
-                mine, its = ([each[who][number] for each in times] for who in (ours, others))
-                report.figures.append(
-                    Figure(
-                        f"cargo, {program.what}, TLS, {rtt_ms} ms RTT: {what}",
-                        f"{_ratio(mine, its)} × nginx h2 ({spread(mine, ' s')}; nginx {spread(its, ' s')})",
-                        must,
-                        aim,
-                    )
-                )
-                say(f"{report.figures[-1].name}: {report.figures[-1].value}")
+            row = f"cargo, {program.what}, TLS, {rtt_ms} ms RTT"
+            for figure in cargo.compare(row, ours, others, options.rounds, must, aim):
+                report.figures.append(figure)
+                say(f"{figure.name}: {figure.value}")
     shutil.rmtree(root)
     shutil.rmtree(folder / "program")
 
@@ -434,7 +428,7 @@ def _mirror(options: argparse.Namespace, folder: Path, report: Report) -> None:
         report.figures.append(
             Figure(
                 f"cargo, {program.what} of a lock through a mirror: {kind}",
-                f"{_ratio(times[kind], times['direct'])} × its upstream directly ({spread(times[kind], ' s')};"
+                f"{ratio(times[kind], times['direct'])} × its upstream directly ({spread(times[kind], ' s')};"
                 f" directly {spread(times['direct'], ' s')})",
             )
         )
@@ -470,11 +464,6 @@ def _import(root: Path, program: cargo.Program) -> None:
     done = subprocess.run([*command, *where], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
-
-
-def _ratio(mine: Sequence[float], others: Sequence[float]) -> str:
-    """Return the median of the ratios of times taken in turn, with the lowest and the highest."""
-    return spread([one / other for one, other in zip(mine, others, strict=True)], "")
 
 
 _WHAT_STANDS_IN_THE_WAY = """

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import data
+from benchmarks.report import Figure, ratio, spread
 
 # Kept beside the project where there are any: tarballs of crates.io, and a program whose lock file names them.
 REAL_CRATES = Path(__file__).parents[2] / "shared" / "data"
@@ -143,6 +144,21 @@ class Cargo:
         if done.returncode:
             raise RuntimeError(done.stderr)
         return time.perf_counter() - at
+
+
+def compare(
+    row: str, ours: Cargo, nginx: Cargo, rounds: int, must: str = "", aim: str = ""
+) -> Iterator[Figure]:
+    """Fetch from both in turn, cold, and make the lock file anew; figures are times by nginx's."""
+    times: dict[Cargo, list[tuple[float, float]]] = {ours: [], nginx: []}
+    for turn in range(rounds):
+        for one in (nginx, ours) if turn % 2 else (ours, nginx):
+            times[one].append((one.cold_fetch_s(), one.warm_lock_s()))
+    for number, what in enumerate(("cold fetch", "warm lock")):
+        mine, its = ([pair[number] for pair in times[one]] for one in (ours, nginx))
+        against = "nginx h2" if ours.index_url.startswith("sparse+https") else "nginx"
+        value = f"{ratio(mine, its)} × {against} ({spread(mine, ' s')}; nginx {spread(its, ' s')})"
+        yield Figure(f"{row}: {what}", value, must, aim)
 
 
 def _environment() -> dict[str, str]:

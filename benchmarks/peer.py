@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,15 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from benchmarks import data, reading, servers
+from benchmarks import cargo, data, reading, servers
+from benchmarks.cargo import Program
 from benchmarks.load import CARGO_HEADERS, UPGRADE, Tools
 from benchmarks.publishing import bodies
 from benchmarks.reading import Case
 from benchmarks.report import Figure, Report, spread
 from benchmarks.servers import Server, Watched
-from cargo_registry.crate.entry import prefix
+from cargo_registry.crate.entry import prefix, tarball_key
+from cargo_registry.crate.names import CrateName
 from cargo_registry.errors import RegistryError
 from cargo_registry.web import tls
 
@@ -81,6 +84,8 @@ def measure(
     crate: str | None,
     token: str | None,
     pid: int | None,
+    program: Program,
+    cainfo: Path | None,
     parts: Sequence[str],
     cases: str,
     rounds: int,
@@ -120,6 +125,9 @@ def measure(
         if "publishing" in parts and token:
             say("publishing")
             report.figures += _publishing(peer, token, rounds)
+        if "cargo" in parts:
+            say("fetching with cargo")
+            report.figures += _cargo(peer, program, cainfo, folder / "cargo", rounds)
     return report
 
 
@@ -208,9 +216,7 @@ def _copy(peer: Peer, root: Path, names: Iterable[str], *, follow: bool) -> Copy
             ):
                 if not content:
                     continue
-                path = data.index_file(root, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+                _keep_index_file(root, name, content)
                 sizes[name] = len(content)
                 lines = [json.loads(line) for line in content.splitlines()]
                 newest.append(lines[-1])
@@ -240,9 +246,16 @@ def _index_file(peer: Peer, name: str) -> bytes:
     return answer.content if answer.status_code == 200 else b""
 
 
+def _keep_index_file(root: Path, name: str, content: bytes) -> None:
+    path = data.index_file(root, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
 def _tarball(peer: Peer, root: Path, line: Mapping[str, Any]) -> Download | None:
     name, vers, cksum = line["name"], line["vers"], line["cksum"]
-    if not re.fullmatch("[0-9a-f]{64}", cksum):
+    # These become the name of a file here.
+    if not re.fullmatch("[0-9a-f]{64}", cksum) or not re.fullmatch("[0-9A-Za-z.+-]+", vers):
         return None
     url = download_url(peer.dl, name, vers, cksum)
     content = bytearray()
@@ -257,10 +270,11 @@ def _tarball(peer: Peer, root: Path, line: Mapping[str, Any]) -> Download | None
                 return None
     if hashlib.sha256(content).hexdigest() != cksum:
         raise NotMeasurable(f"{url} is not the tarball that the index names")
-    path = root / "crates_storage" / f"{cksum}.crate"
+    key = f"main/{tarball_key(CrateName(name), vers, cksum)}"
+    path = root / "crates_storage" / key
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    return Download(str(answer.url), bool(answer.history), path.name, len(content))
+    return Download(str(answer.url), bool(answer.history), key, len(content))
 
 
 # --- Reading ---
@@ -412,6 +426,55 @@ def _size(count: int) -> str:
     if count < 1024:
         return f"{count} bytes"
     return f"{count / 1024:.0f} KiB" if count < 2**20 else f"{count / 2**20:.1f} MiB"
+
+
+# --- Real cargo ---
+
+
+def _cargo(peer: Peer, program: Program, cainfo: Path | None, folder: Path, rounds: int) -> Iterator[Figure]:
+    """Compare fetches of a program from it with those from nginx, without a distance: it runs where it runs."""
+    secure = peer.index.startswith("https")
+    row = f"cargo, {program.what}, {'TLS' if secure else 'plain'}"
+    reason = cargo.why_not()
+    if not program.lock.exists():
+        reason = "there are no real crates here"
+    elif peer.auth:
+        reason = "cargo is given no token here"
+    reason = reason or _copy_locked(peer, program, folder)
+    if reason:
+        yield Figure(row, f"not measured: {reason}")
+        return
+    made = tls.self_signed(folder / "tls", [])
+    with (
+        cargo.home(folder) as home,
+        servers.nginx(
+            folder, folder / "nginx", made.certificate, made.key, core=None, secure=secure
+        ) as nginx,
+    ):
+        its = f"sparse+{nginx.urls['h2' if secure else 'http']}/index/"
+        try:
+            yield from cargo.compare(
+                row,
+                cargo.Cargo(program, home, f"sparse+{peer.index}/", cainfo=cainfo),
+                cargo.Cargo(program, home, its, cainfo=made.certificate),
+                rounds,
+            )
+        except RuntimeError as error:
+            yield Figure(row, f"not measured: {' '.join(str(error).rpartition('error: ')[2].split())[:300]}")
+
+
+def _copy_locked(peer: Peer, program: Program, root: Path) -> str:
+    """Copy what a lock file names; return "", or what the registry does not have of it."""
+    for package in tomllib.loads(program.lock.read_text())["package"]:
+        if "source" not in package:
+            continue
+        name, vers = package["name"], package["version"]
+        content = _index_file(peer, name)
+        lines = [line for line in map(json.loads, content.splitlines()) if line["vers"] == vers]
+        if not lines or not _tarball(peer, root, lines[0]):
+            return f"it has no {name} {vers}, which the program needs"
+        _keep_index_file(root, name, content)
+    return ""
 
 
 # --- Its API ---

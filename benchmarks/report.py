@@ -83,6 +83,11 @@ def spread(values: Sequence[float], unit: str) -> str:
     return f"{middle:.{digits}f} [{low:.{digits}f}–{high:.{digits}f}]{unit}"
 
 
+def ratio(mine: Sequence[float], others: Sequence[float]) -> str:
+    """Return the median of the ratios of times taken in turn, with the lowest and the highest."""
+    return spread([one / other for one, other in zip(mine, others, strict=True)], "")
+
+
 def table(results: Sequence[Result]) -> str:
     """Return one row for each result, as Markdown."""
     lines = [

@@ -164,12 +164,14 @@ def nginx(
     listen: str = "127.0.0.1",
     core: int | None = 0,
     prefix: Sequence[str] = (),
+    secure: bool = True,
 ) -> Iterator[Server]:
-    """Run nginx on the same files, as the targets describe it."""
+    """Run nginx on the same files, as the targets describe it; `secure` is whether cargo is to download by TLS."""
     folder.mkdir(parents=True, exist_ok=True)
     ports = {"http": free_port(), "tls": free_port(), "open_file_cache": free_port()}
     key = "{lowerprefix}/{crate}/{crate}-{version}-{sha256-checksum}.crate"
-    dl = f"https://{listen}:{ports['tls']}/crates/main/{key}"
+    site = f"https://{listen}:{ports['tls']}" if secure else f"http://{listen}:{ports['http']}"
+    dl = f"{site}/crates/main/{key}"
     every = (
         f'location = /index/config.json {{ return 200 \'{{"dl":"{dl}"}}\'; }} '
         f"location /index/ {{ alias {root}/index_data/main/; }} "
