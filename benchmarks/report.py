@@ -68,7 +68,7 @@ class Report:
         return "".join(parts)
 
 
-_HOW_TO_READ_IT = """
+_HOW_TO_READ_IT = """\
 A ratio is the other one's CPU time per request by ours, or our requests per second by the other one's: above 1, ours
 is better. It is the median of the rounds, which are run in turn, with the lowest and the highest. Where other programs
 were busy, only the ratio of CPU means something. The columns behind have medians, ours / the other one's; memory is
