@@ -1,25 +1,20 @@
 """`python -m benchmarks`: run everything and write what came out as JSON and as a table."""
 
 import argparse
-import asyncio
 import contextlib
 import functools
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import cargo, data, distance, peer, publishing, reading, servers, tools
+from benchmarks import cargo, data, fetching, peer, publishing, reading, servers, tools
 from benchmarks.load import CARGO_HEADERS, Tools
-from benchmarks.report import Figure, Report, machine, ratio, spread
+from benchmarks.report import Figure, Report, machine, spread
 from benchmarks.servers import Server
-from cargo_registry import config as settings
-from cargo_registry.registry import close_site, open_site
 
 _Part = Callable[[argparse.Namespace, Path, Report], None]
 
@@ -225,7 +220,7 @@ def _reading(options: argparse.Namespace, folder: Path, report: Report, size: st
     root = folder / f"data-{size}"
     crates, versions = data.CRATES[size]
     say(f"generating {crates:,} crates, {versions:,} versions")
-    made = _generate(root, (crates, versions))
+    made = data.generate(root, (crates, versions))
     with contextlib.ExitStack() as stack:
         one = stack.enter_context(servers.ours(root))
         two = stack.enter_context(servers.ours(root, "--workers", "2", core=None))
@@ -273,7 +268,7 @@ def _gzip_bytes(server: Server) -> Iterator[Figure]:
 def _publishing(options: argparse.Namespace, folder: Path, report: Report) -> None:
     figures = report.figures
     root = folder / "publish"
-    made = _generate(root, (1000, 1000))
+    made = data.generate(root, (1000, 1000))
     count = 60 if options.quick else 400
     with servers.ours(root, core=None) as server:
         url = server.urls["http"]
@@ -339,7 +334,7 @@ def _two_hundred_thousand(options: argparse.Namespace, folder: Path, report: Rep
     root = folder / "many"
     crates, versions = (20_000, 20_000) if options.quick else data.SEARCH
     say(f"generating {crates:,} crates, {versions:,} versions")
-    made = _generate(root, (crates, versions), files=False)
+    made = data.generate(root, (crates, versions), files=False)
     say("generated")
     starts = []
     for _ in range(options.rounds):
@@ -366,107 +361,12 @@ def _two_hundred_thousand(options: argparse.Namespace, folder: Path, report: Rep
 
 
 def _cargo(options: argparse.Namespace, folder: Path, report: Report) -> None:
-    if reason := cargo.why_not():
-        report.figures.append(Figure("real cargo at a distance", f"not measured: {reason}"))
-        return
-    root = folder / "cargo"
-    program = cargo.program(folder / "program", options.crates)
-    _import(root, program)
-    with contextlib.ExitStack() as stack:
-        home = stack.enter_context(cargo.home(folder))
-        if reason := distance.why_not():
-            # Nearer than asked for, but something.
-            report.figures.append(Figure("real cargo at 20 and 80 ms", f"not measured: {reason}"))
-            link, host, rtts_ms = None, "127.0.0.1", [0]
-        else:
-            link, host = stack.enter_context(distance.link()), distance.SERVER_IP
-            rtts_ms = [20] if options.quick else [0, 20, 80]
-        there, here = (link.in_server, link.in_client) if link else ((), ())
-        server = stack.enter_context(
-            servers.ours(root, "--host", host, "--self-signed", core=None, prefix=there)
-        )
-        certificate = root / "tls" / "self-signed.pem"
-        key = root / "tls" / "self-signed.key"
-        nginx = stack.enter_context(
-            servers.nginx(root, folder / "nginx-cargo", certificate, key, host, None, there)
-        )
-        ours, others = (
-            cargo.Cargo(program, home, f"sparse+{each.urls['h2']}/index/", here, certificate)
-            for each in (server, nginx)
-        )
-        for each in (ours, others):
-            each.cold_fetch_s()  # of a server and files that nobody has asked for yet
-        for rtt_ms in rtts_ms:
-            if link:
-                link.delay_s = rtt_ms / 2000
-            must, aim = ("≤ 1.10 ×", "1.03 ×") if rtt_ms == 20 else ("", "")
-            row = f"cargo, {program.what}, TLS, {rtt_ms} ms RTT"
-            for figure in cargo.compare(row, ours, others, options.rounds, must, aim):
-                report.figures.append(figure)
-                say(f"{figure.name}: {figure.value}")
-    shutil.rmtree(root)
-    shutil.rmtree(folder / "program")
+    rtts_ms = [20] if options.quick else [0, 20, 80]
+    report.figures += fetching.at_a_distance(folder, options.crates, rtts_ms, options.rounds, say)
 
 
 def _mirror(options: argparse.Namespace, folder: Path, report: Report) -> None:
-    if reason := cargo.why_not():
-        report.figures.append(Figure("real cargo through a mirror", f"not measured: {reason}"))
-        return
-    root = folder / "upstream"
-    program = cargo.program(folder / "program", options.crates)
-    _import(root, program)
-    times: dict[str, list[float]] = {"direct": [], "cold": [], "warm": []}
-    with servers.ours(root, core=None) as upstream, cargo.home(folder) as home:
-        direct = cargo.Cargo(program, home, f"sparse+{upstream.urls['http']}/index/")
-        direct.cold_fetch_s()
-        for turn in range(options.rounds):
-            times["direct"].append(direct.cold_fetch_s())
-            followed = f'[registries.followed]\nkind = "mirror"\nupstream = "{direct.index_url}"\n'
-            with servers.ours(folder / f"mirror{turn}", settings=followed, core=None) as mirror:
-                through = cargo.Cargo(program, home, f"sparse+{mirror.urls['http']}/followed/index/")
-                times["cold"].append(through.cold_fetch_s())
-                times["warm"].append(through.cold_fetch_s())
-            shutil.rmtree(folder / f"mirror{turn}")
-    for kind in ("cold", "warm"):
-        report.figures.append(
-            Figure(
-                f"cargo, {program.what} of a lock through a mirror: {kind}",
-                f"{ratio(times[kind], times['direct'])} × its upstream directly ({spread(times[kind], ' s')};"
-                f" directly {spread(times['direct'], ' s')})",
-            )
-        )
-    shutil.rmtree(root)
-    shutil.rmtree(folder / "program")
-
-
-# --- What they share ---
-
-
-def _generate(root: Path, size: tuple[int, int], *, files: bool = True) -> data.Made:
-    root.mkdir()
-    file = root.parent / f"{root.name}.gen.toml"
-    file.write_text(servers.REGISTRIES)
-
-    async def fill() -> data.Made:
-        site = open_site(settings.load(file, data_dir=root, environ={}))
-        try:
-            return await data.fill(site, size, files=files)
-        finally:
-            await close_site(site)
-
-    made = asyncio.run(fill())
-    os.sync()
-    return made
-
-
-def _import(root: Path, program: cargo.Program) -> None:
-    """Make a registry that has the crates of a program."""
-    _generate(root, (10, 10))
-    command = [sys.executable, "-m", "cargo_registry", "import", str(program.tarballs), "--as", "bench"]
-    where = ["--config", str(root.parent / f"{root.name}.gen.toml"), "--data-dir", str(root)]
-    done = subprocess.run([*command, *where], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
+    report.figures += fetching.through_a_mirror(folder, options.crates, options.rounds)
 
 
 _WHAT_STANDS_IN_THE_WAY = """

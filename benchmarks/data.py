@@ -1,5 +1,6 @@
 """A reproducible registry: rows, index files and tarballs, written straight into a data folder."""
 
+import asyncio
 import contextlib
 import gzip
 import hashlib
@@ -18,12 +19,14 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from benchmarks import servers
 from cargo_registry import accounts, tokens
+from cargo_registry import config as settings
 from cargo_registry.crate.entry import index_path, tarball_key
 from cargo_registry.crate.names import CrateName
 from cargo_registry.db import schema
 from cargo_registry.db.users import Role
-from cargo_registry.registry import Site
+from cargo_registry.registry import Site, close_site, open_site
 
 CRATES = {"S": (1_000, 10_000), "M": (50_000, 500_000), "L": (250_000, 2_000_000)}
 SEARCH = (200_000, 1_000_000)
@@ -140,6 +143,24 @@ class Made:
     names: list[str]  # most popular first
     token: str
     downloads: dict[str, str]  # name → key of its tarball
+
+
+def generate(root: Path, size: tuple[int, int], *, files: bool = True) -> Made:
+    """Make a data folder with as many crates and versions; without `files` the rows only."""
+    root.mkdir()
+    file = root.parent / f"{root.name}.gen.toml"
+    file.write_text(servers.REGISTRIES)
+
+    async def made() -> Made:
+        site = open_site(settings.load(file, data_dir=root, environ={}))
+        try:
+            return await fill(site, size, files=files)
+        finally:
+            await close_site(site)
+
+    filled = asyncio.run(made())
+    os.sync()
+    return filled
 
 
 async def fill(site: Site, size: tuple[int, int], *, files: bool = True) -> Made:
