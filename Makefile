@@ -5,6 +5,7 @@ VENV ?= .venv
 ARGS ?=
 KILLS ?= 200
 SECONDS ?= 60
+SIZE ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The pins hold for the packages that build ours, too.
@@ -16,7 +17,7 @@ INSTALL := $(PIP) install -c constraints.txt --build-constraint constraints.txt
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo 'ARGS="..." adds flags to run and test, PYTHON=... chooses the interpreter.'
+	@echo 'ARGS="..." adds flags to run, test and bench, PYTHON=... chooses the interpreter.'
 
 # The shell stays, so that Ctrl-C ends in success. It passes on what `make` alone receives (a supervisor's TERM)
 # and what a command in the background of a shell ignores (the terminal's INT).
@@ -42,8 +43,8 @@ check: $(VENV)/.dev ## check format, lint, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/.dev ## measure against nginx with the same files, 20 minutes; ARGS=--quick tries it
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(VENV)/.dev ## measure against nginx with the same files, under 20 minutes; SIZE=L: the largest; ARGS=--help
+	@$(BIN)/python -m benchmarks $(if $(SIZE),--sizes $(SIZE)) $(ARGS)
 
 format: $(VENV)/.dev ## format the code and repair what the linter can
 	@$(BIN)/ruff format .

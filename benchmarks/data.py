@@ -1,26 +1,32 @@
 """A reproducible registry: rows, index files and tarballs, written straight into a data folder."""
 
+import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import os
 import random
+import shutil
 import struct
 import tarfile
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import text
 
+from benchmarks import servers
 from cargo_registry import accounts, tokens
+from cargo_registry import config as settings
 from cargo_registry.crate.entry import index_path, tarball_key
 from cargo_registry.crate.names import CrateName
 from cargo_registry.db import schema
 from cargo_registry.db.users import Role
-from cargo_registry.registry import Site
+from cargo_registry.registry import Site, close_site, open_site
 
 CRATES = {"S": (1_000, 10_000), "M": (50_000, 500_000), "L": (250_000, 2_000_000)}
 SEARCH = (200_000, 1_000_000)
@@ -115,6 +121,21 @@ _WORDS = [
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+@contextlib.contextmanager
+def scratch(where: Path | None = None) -> Iterator[Path]:
+    """Give a folder that is gone afterwards, even if an interruption comes while it is being removed."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=where))
+    try:
+        folder.chmod(0o755)  # nginx's workers have another account
+        yield folder
+    finally:
+        try:
+            shutil.rmtree(folder)
+        except KeyboardInterrupt:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """What a data folder holds for those who measure it."""
@@ -122,6 +143,24 @@ class Made:
     names: list[str]  # most popular first
     token: str
     downloads: dict[str, str]  # name → key of its tarball
+
+
+def generate(root: Path, size: tuple[int, int], *, files: bool = True) -> Made:
+    """Make a data folder with as many crates and versions; without `files` the rows only."""
+    root.mkdir()
+    file = root.parent / f"{root.name}.gen.toml"
+    file.write_text(servers.REGISTRIES)
+
+    async def made() -> Made:
+        site = open_site(settings.load(file, data_dir=root, environ={}))
+        try:
+            return await fill(site, size, files=files)
+        finally:
+            await close_site(site)
+
+    filled = asyncio.run(made())
+    os.sync()
+    return filled
 
 
 async def fill(site: Site, size: tuple[int, int], *, files: bool = True) -> Made:
@@ -308,14 +347,30 @@ def _write(site: Site, registry: str, name: str, data: bytes) -> None:
 # --- What a publisher sends ---
 
 
-def publish_body(
-    name: str, vers: str, *, files: int, size: int, deps: tuple[str, ...] = (), index: str = ""
-) -> bytes:
+def publish_body(name: str, vers: str, *, files: int, size: int) -> bytes:
     """Return the body of a publish of a crate of `files` files and about `size` bytes packed."""
+    packed = tarball(name, vers, files=files, size=size)
+    metadata = {
+        "name": name,
+        "vers": vers,
+        "deps": [],
+        "features": {},
+        "authors": [],
+        "description": "made by make bench",
+        "license": "MIT",
+    }
+    said = json.dumps(metadata).encode()
+    return struct.pack("<I", len(said)) + said + struct.pack("<I", len(packed)) + packed
+
+
+def tarball(name: str, vers: str, *, files: int, size: int, deps: Sequence[str] = ()) -> bytes:
+    """Return a crate of `files` files and about `size` bytes packed, the same for the same name and version.
+
+    `deps` are crates of crates.io, or of what stands in for it.
+    """
     rng = random.Random(f"{name} {vers}")
-    top = f"{name}-{vers}"
     each = max(1, size // files)
-    listed = "".join(f'{dep} = {{ version = "1", registry-index = "{index}" }}\n' for dep in deps)
+    listed = "".join(f'{dep} = "1"\n' for dep in deps)
     manifest = (
         f'[package]\nname = "{name}"\nversion = "{vers}"\nedition = "2021"\ndescription = "made by make bench"\n'
         f'license = "MIT"\n\n[dependencies]\n{listed}'
@@ -334,38 +389,17 @@ def publish_body(
                 else f"src/d{number % 50}/f{number}.rs"
             )
             data = manifest.encode() if number == 0 else b"" if number == 1 else rng.randbytes(each)
-            info = tarfile.TarInfo(f"{top}/{path}")
+            info = tarfile.TarInfo(f"{name}-{vers}/{path}")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    metadata = {
-        "name": name,
-        "vers": vers,
-        "deps": [
-            {
-                "name": dep,
-                "version_req": "^1",
-                "features": [],
-                "optional": False,
-                "default_features": True,
-                "target": None,
-                "kind": "normal",
-            }
-            for dep in deps
-        ],
-        "features": {},
-        "authors": [],
-        "description": "made by make bench",
-        "license": "MIT",
-    }
-    said = json.dumps(metadata).encode()
-    return struct.pack("<I", len(said)) + said + struct.pack("<I", packed.tell()) + packed.getvalue()
+    return packed.getvalue()
 
 
-def paths_by_popularity(names: list[str], count: int) -> list[str]:
-    """Return index paths as a crowd of users asks for them: Zipf with exponent 1."""
+def paths_by_popularity(names: Sequence[str], count: int, *, under: str = "/index") -> list[str]:
+    """Return index paths as a crowd of users asks for them: Zipf with exponent 1, `names` most popular first."""
     rng = random.Random(11)
     weights = [1 / (rank + 1) for rank in range(len(names))]
-    return [f"/index/{index_path(CrateName(name))}" for name in rng.choices(names, weights, k=count)]
+    return [f"{under}/{index_path(CrateName(name))}" for name in rng.choices(names, weights, k=count)]
 
 
 def index_file(root: Path, name: str) -> Path:

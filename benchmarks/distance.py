@@ -1,4 +1,4 @@
-"""Real cargo at a distance: two network namespaces, joined by a relay that delays every packet.
+"""A distance: two network namespaces, joined by a relay that delays every packet.
 
 A relay of our own, as many kernels have no netem. Needs root and /dev/net/tun.
 """
@@ -15,7 +15,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000
 _CLONE_NEWNET = 0x40000000
@@ -24,12 +23,10 @@ SERVER_IP, CLIENT_IP = "10.99.0.1", "10.99.0.2"
 
 def why_not() -> str:
     """Return why it cannot be done here, "" if it can."""
-    if shutil.which("cargo") is None:
-        return "no cargo here"
     if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
         return "needs root and /dev/net/tun"
     if shutil.which("ip") is None:
-        return "no `ip` here: apt-get install iproute2"
+        return "no `ip` here"
     done = subprocess.run(["unshare", "-n", "true"], capture_output=True)
     return "" if done.returncode == 0 else "may not make network namespaces"
 
@@ -41,7 +38,7 @@ class Link:
         self._holders = [subprocess.Popen(["unshare", "-n", "sleep", "3600"]) for _ in range(2)]
         time.sleep(0.3)
         self.in_server, self.in_client = (
-            ["nsenter", f"--net=/proc/{holder.pid}/ns/net"] for holder in self._holders
+            ("nsenter", f"--net=/proc/{holder.pid}/ns/net") for holder in self._holders
         )
         self.delay_s = 0.0
         self._tuns = [
@@ -113,25 +110,3 @@ def link() -> Iterator[Link]:
         yield made
     finally:
         made.close()
-
-
-def fetch_s(link: Link, index_url: str, cainfo: Path, project: Path) -> tuple[float, float]:
-    """Return the seconds of a cold `cargo fetch` and of one whose index and crates are there, without a lock file."""
-    home = project / "home"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
-    (home / "config.toml").write_text(
-        f'[registries.main]\nindex = "{index_url}"\n[http]\ncainfo = "{cainfo}"\n[net]\nretry = 0\n'
-    )
-    environment = {**os.environ, "CARGO_HOME": str(home)}
-    times = []
-    for _ in range(2):
-        (project / "Cargo.lock").unlink(missing_ok=True)
-        at = time.perf_counter()
-        done = subprocess.run(
-            [*link.in_client, "cargo", "fetch"], cwd=project, env=environment, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-        times.append(time.perf_counter() - at)
-    return times[0], times[1]

@@ -2,13 +2,12 @@
 
 import json
 import re
-import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.servers import Server, pinned
+from benchmarks.servers import Watched, pinned
 
 CARGO_HEADERS = {
     "User-Agent": "cargo/1.95.0 (f2d3ce0bd 2026-03-21)",
@@ -29,22 +28,15 @@ class Sample:
 
     requests_per_s: float
     mb_per_s: float
-    p50_ms: float | None
-    p99_ms: float | None
-    cpu_us: float  # of the server, per request
-    failed: int
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float | None  # of the server, per request; None: not known
+    mib: float | None  # the server's memory right after the run
+    failed: int  # no answer, or another status than was to be expected
 
 
 # What has been asked for before, and so lies in all the caches it can lie in.
-_warm: set[tuple[int, str, str, str]] = set()
-
-
-def missing() -> list[str]:
-    """Return how to get the tools that are not here."""
-    wanted = {"nginx": "nginx-light", "wrk": "wrk", "h2load": "nghttp2-client", "cc": "gcc"}
-    return [
-        f"{tool}: apt-get install {package}" for tool, package in wanted.items() if not shutil.which(tool)
-    ]
+_warm: set[tuple[int | None, str, str, str]] = set()
 
 
 _SCRIPT = """
@@ -68,8 +60,42 @@ end
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """How to make runs: where scripts and logs go, and how long each run lasts."""
+
+    folder: Path
+    seconds: float
+
+    def h1(
+        self,
+        server: Watched,
+        url: str,
+        paths: Sequence[str],
+        headers: Mapping[str, str],
+        connections: int = 32,
+        *,
+        found: bool = True,
+    ) -> Callable[[], Sample]:
+        """Return a run over HTTP/1.1, see `wrk`."""
+        return lambda: wrk(
+            server,
+            url,
+            paths,
+            headers,
+            self.folder,
+            seconds=self.seconds,
+            connections=connections,
+            found=found,
+        )
+
+    def h2(self, server: Watched, url: str, path: str, headers: Mapping[str, str]) -> Callable[[], Sample]:
+        """Return a run over HTTP/2, see `h2load`."""
+        return lambda: h2load(server, url, path, headers, self.folder, seconds=self.seconds)
+
+
 def wrk(
-    server: Server,
+    server: Watched,
     url: str,
     paths: Sequence[str],
     headers: Mapping[str, str],
@@ -77,8 +103,9 @@ def wrk(
     *,
     seconds: float,
     connections: int = 32,
+    found: bool = True,
 ) -> Sample:
-    """Ask for the paths in turn over HTTP/1.1 and return what came of it. 404s are no failures."""
+    """Ask for the paths in turn over HTTP/1.1 and return what came of it. Not `found`: all shall answer 404 or alike."""
     script = folder / "wrk.lua"
     quoted = ",".join(json.dumps(path) for path in paths)
     script.write_text(
@@ -95,38 +122,63 @@ def wrk(
         check=True,
         text=True,
     ).stdout
-    cpu_s = server.cpu_s() - before
+    after = server.cpu_s()
     said = json.loads(output[output.index("RESULT") + 6 :])
+    # wrk calls every status from 400 up an error.
+    unexpected = said["status"] if found else said["requests"] - said["status"]
     return Sample(
         requests_per_s=said["requests"] / said["us"] * 1e6,
         mb_per_s=said["bytes"] / said["us"],
         p50_ms=said["p50"] / 1000,
         p99_ms=said["p99"] / 1000,
-        cpu_us=cpu_s / max(1, said["requests"]) * 1e6,
-        failed=said["failed"],
+        cpu_us=_each_us(before, after, said["requests"]),
+        mib=server.resident_mib(),
+        failed=said["failed"] + unexpected,
     )
 
 
-def h2load(server: Server, url: str, path: str, headers: Mapping[str, str], *, seconds: float) -> Sample:
+def h2load(
+    server: Watched, url: str, path: str, headers: Mapping[str, str], folder: Path, *, seconds: float
+) -> Sample:
     """Ask for one path over HTTP/2 with TLS."""
+    log = folder / "h2load.log"
+    log.unlink(missing_ok=True)
     options = [f"-H{name}: {value}" for name, value in headers.items()]
     command = ["h2load", "-t1", "-c8", "-m16", *options, url + path]
-    subprocess.run(pinned(1, [*command, "-n5000"]), capture_output=True, check=True)
+    if (server.pid, url, path, "h2") not in _warm:
+        _warm.add((server.pid, url, path, "h2"))
+        subprocess.run(pinned(1, [*command, "-n5000"]), capture_output=True, check=True)
     before = server.cpu_s()
     output = subprocess.run(
-        pinned(1, [*command, f"-D{max(1, round(seconds))}"]), capture_output=True, check=True, text=True
+        pinned(1, [*command, f"-D{max(1, round(seconds))}", f"--log-file={log}"]),
+        capture_output=True,
+        check=True,
+        text=True,
     ).stdout
-    cpu_s = server.cpu_s() - before
+    after = server.cpu_s()
     rate = re.search(r"finished in [\d.]+\w+, ([\d.]+) req/s, ([\d.]+)(\w)?B/s", output)
     done = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed", output)
     if rate is None or done is None:
         raise RuntimeError(f"h2load says {output}")
+    # Columns: start in µs, status, µs until the end of the answer.
+    times_us = sorted(int(line.split(b"\t")[2]) for line in log.read_bytes().splitlines())
     requests = int(done[1])
     return Sample(
         requests_per_s=float(rate[1]),
         mb_per_s=float(rate[2]) * {"K": 1e-3, "M": 1, "G": 1e3}.get(rate[3] or "", 1e-6),
-        p50_ms=None,
-        p99_ms=None,
-        cpu_us=cpu_s / max(1, requests) * 1e6,
+        p50_ms=_percentile(times_us, 0.5) / 1000,
+        p99_ms=_percentile(times_us, 0.99) / 1000,
+        cpu_us=_each_us(before, after, requests),
+        mib=server.resident_mib(),
         failed=int(done[3]),
     )
+
+
+def _percentile(ordered: Sequence[int], share: float) -> int:
+    return ordered[int(len(ordered) * share)] if ordered else 0
+
+
+def _each_us(before_s: float | None, after_s: float | None, requests: int) -> float | None:
+    if before_s is None or after_s is None:
+        return None
+    return (after_s - before_s) / max(1, requests) * 1e6

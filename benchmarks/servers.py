@@ -12,50 +12,74 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+# `main` stands in for crates.io, so that real crates fit in, which name no other registry.
+REGISTRIES = (
+    '[registries.main]\naliases = ["https://github.com/rust-lang/crates.io-index"]\n'
+    '[registries.closed]\naccess = "auth-required"\n'
+)
+
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Server:
-    """A server process with its children."""
+class Watched:
+    """A process with its children, asked what they use. Without a pid nothing is known: None is said."""
 
-    def __init__(self, process: subprocess.Popen[bytes], urls: Mapping[str, str]) -> None:
-        self.pid = process.pid
-        self._process = process
+    def __init__(self, pid: int | None, urls: Mapping[str, str]) -> None:
+        self.pid = pid
         self.urls = urls
 
-    def _tree(self) -> list[int]:
-        pids = [self.pid]
-        for pid in pids:
-            with contextlib.suppress(OSError):
-                for task in os.listdir(f"/proc/{pid}/task"):
-                    pids += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-        return pids
-
-    def cpu_s(self) -> float:
-        """Return the CPU time of all its processes so far."""
+    def cpu_s(self) -> float | None:
+        """Return the CPU time of all its processes so far, those included that have ended since."""
+        if self.pid is None:
+            return None
         ticks = 0
-        for pid in self._tree():
+        for pid in _tree(self.pid):
             with contextlib.suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
+                ticks += sum(map(int, fields[11:15]))
         return ticks / CLOCK_TICKS
+
+    def resident_mib(self) -> float | None:
+        """Return the memory of all its processes, shared pages divided among those who share them."""
+        return None if self.pid is None else sum(map(_pss, _tree(self.pid))) / 1024
+
+
+class Server(Watched):
+    """A server that was started here."""
+
+    def __init__(self, process: subprocess.Popen[bytes], urls: Mapping[str, str]) -> None:
+        super().__init__(process.pid, urls)
+        self._process = process
 
     def memory_mib(self) -> float:
         """Return the memory of all its processes, shared pages divided among those who share them."""
-        return sum(_pss(pid) for pid in self._tree()) / 1024
+        return sum(map(_pss, _tree(self._process.pid))) / 1024
 
     def largest_mib(self) -> float:
         """Return the memory of its largest process."""
-        return max(_pss(pid) for pid in self._tree()) / 1024
+        return max(map(_pss, _tree(self._process.pid))) / 1024
 
     def stop(self) -> None:
         """End it."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        except BaseException as error:
+            for pid in reversed(_tree(self._process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+
+
+def _tree(pid: int) -> list[int]:
+    pids = [pid]
+    for each in pids:
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{each}/task"):
+                pids += map(int, Path(f"/proc/{each}/task/{task}/children").read_text().split())
+    return pids
 
 
 def _pss(pid: int) -> int:
@@ -84,10 +108,7 @@ def ours(
 ) -> Iterator[Server]:
     """Run `cargo-registry serve` on a data folder and a free port."""
     config = root.parent / f"{root.name}.toml"
-    config.write_text(
-        '[registries.main]\n[registries.closed]\naccess = "auth-required"\n[limits]\nrate_limits = false\n'
-        f"[upkeep]\nverify_days = 0\n{settings}"
-    )
+    config.write_text(f"{REGISTRIES}[limits]\nrate_limits = false\n[upkeep]\nverify_days = 0\n{settings}")
     command = [sys.executable, "-m", "cargo_registry", "serve", "--port", "0", "--config", str(config)]
     environment = dict(os.environ) | ({"LD_PRELOAD": str(preload)} if preload else {})
     with (root.parent / f"{root.name}.log").open("ab") as log:
@@ -143,12 +164,14 @@ def nginx(
     listen: str = "127.0.0.1",
     core: int | None = 0,
     prefix: Sequence[str] = (),
+    secure: bool = True,
 ) -> Iterator[Server]:
-    """Run nginx on the same files, as the targets describe it."""
+    """Run nginx on the same files, as the targets describe it; `secure` is whether cargo is to download by TLS."""
     folder.mkdir(parents=True, exist_ok=True)
     ports = {"http": free_port(), "tls": free_port(), "open_file_cache": free_port()}
     key = "{lowerprefix}/{crate}/{crate}-{version}-{sha256-checksum}.crate"
-    dl = f"https://{listen}:{ports['tls']}/crates/main/{key}"
+    site = f"https://{listen}:{ports['tls']}" if secure else f"http://{listen}:{ports['http']}"
+    dl = f"{site}/crates/main/{key}"
     every = (
         f'location = /index/config.json {{ return 200 \'{{"dl":"{dl}"}}\'; }} '
         f"location /index/ {{ alias {root}/index_data/main/; }} "
@@ -168,6 +191,8 @@ def nginx(
     server = Server(process, urls)
     try:
         time.sleep(0.5)
+        if process.poll() is not None:
+            raise RuntimeError("nginx did not start; it says why above")
         yield server
     finally:
         server.stop()
