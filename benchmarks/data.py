@@ -24,7 +24,7 @@ from cargo_registry import accounts, tokens
 from cargo_registry import config as settings
 from cargo_registry.crate.entry import index_path, tarball_key
 from cargo_registry.crate.names import CrateName
-from cargo_registry.db import schema
+from cargo_registry.db import schema, search
 from cargo_registry.db.users import Role
 from cargo_registry.registry import Site, close_site, open_site
 
@@ -286,9 +286,9 @@ def _add(
             "max_stable_version": last,
         }
     )
-    rows["words"].append(
-        {"id": crate_id, "name": name, "description": description, "keywords": " ".join(keywords)}
-    )
+    canonical = name.replace("-", "_")
+    words = search.words_of(canonical, description, *keywords)
+    rows["words"].append({"id": crate_id, "canonical": canonical, "words": words})
     for line in lines:
         version_id += 1
         start = line.index(b'"vers":"') + 8
@@ -322,16 +322,13 @@ def _flush(tx: object, rows: dict[str, list[dict[str, object]]]) -> None:
             rows[table].clear()
     if rows["words"]:
         connection.execute(  # type: ignore[attr-defined]
-            text(
-                "INSERT INTO crate_words (rowid, name, description, keywords, categories)"
-                " VALUES (:id, :name, :description, :keywords, '')"
-            ),
-            rows["words"],
+            text("INSERT OR IGNORE INTO registry_numbers (registry) SELECT DISTINCT registry FROM crates")
         )
-        connection.execute(  # type: ignore[attr-defined]
-            text("INSERT INTO crate_names (rowid, canonical) VALUES (:id, replace(:name, '-', '_'))"),
-            rows["words"],
-        )
+        held = "SELECT number << 32 | crates.id, {} FROM crates JOIN registry_numbers USING (registry) WHERE crates.id = :id"
+        for table, column in (("crate_words", "words"), ("crate_names", "canonical")):
+            connection.execute(  # type: ignore[attr-defined]
+                text(f"INSERT INTO {table} (rowid, {column}) {held.format(f':{column}')}"), rows["words"]
+            )
         rows["words"].clear()
 
 

@@ -268,7 +268,6 @@ def refresh(tx: Connection, crate: Crate, *, now: datetime) -> None:
     search.refresh(
         tx,
         crate.id,
-        name=crate.name,
         key=crate.canonical,
         description=manifest["description"],
         keywords=manifest["keywords"],

@@ -118,6 +118,15 @@ crates = Table(
     Column("max_stable_version", String),
     UniqueConstraint("registry", "canonical"),
     Index("ix_crates_registry_downloads", "registry", "downloads"),
+    Index("ix_crates_registry_canonical_downloads", "registry", "canonical", "downloads"),
+)
+
+# Short names for registries in the full text, whose rows are found by ranges of integers only.
+registry_numbers = Table(
+    "registry_numbers",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("registry", String, nullable=False, unique=True),
 )
 
 versions = Table(

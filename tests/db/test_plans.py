@@ -11,9 +11,13 @@ from sqlalchemy import Connection, event, text
 from cargo_registry.db import crates, search, tokens
 from tests.db.conftest import NOW, Db, add_crate
 
-# A whole table of ours; not what a statement brings along (json_each, a subquery) nor the word indexes.
+# A whole table of ours; not what a statement brings along (json_each, a subquery).
 _SCAN = re.compile(
     r"SCAN (crates|versions|tokens|users|dependencies|labels|owners|audit|download_days)\b(?! USING)"
+)
+# For searches not even a whole index; of the full text only what matches.
+_SEARCH_SCAN = re.compile(
+    r"SCAN (crates|versions|download_days|registry_numbers)\b|SCAN crate_\w+ VIRTUAL TABLE INDEX \d+:(?!M)"
 )
 
 
@@ -29,11 +33,8 @@ def db(shared_db: Db) -> Db:
                 ),
                 row,
             )
-            tx.execute(
-                text(
-                    "INSERT INTO crate_words (rowid, name, description) VALUES (:n + 10, :name, 'common text')"
-                ),
-                row,
+            search.refresh(
+                tx, number + 10, key=f"crate{number}", description="common text", keywords=(), categories=()
             )
         add_crate(tx, "serde", description="rare words")
         add_crate(tx, "serde", registry="secret", description="rare words")
@@ -61,13 +62,27 @@ def plans(db: Db) -> Iterator[list[str]]:
     event.remove(engine, "before_cursor_execute", explain)
 
 
-@pytest.mark.parametrize("query", ["serde", "rare words", "common", "common text", "crate", "zzz", "", "c"])
-@pytest.mark.parametrize("registry", ["main", "secret"])
-@pytest.mark.parametrize("sort", ["relevance", "downloads"])
+QUERIES = ["serde", "rare words", "common", "common text", "ommo", "crate", "rate7", "zzz", "", "c", "te-2"]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("registry", ["main", "secret", "nowhere"])
+@pytest.mark.parametrize("sort", ["relevance", "downloads", "alphabetical"])
 def test_search_reads_no_whole_table(db: Db, plans: list[str], query: str, registry: str, sort: str) -> None:
-    db.look_up(search.find, registry, query, limit=10, offset=0, sort=sort)
+    for offset in (0, 2400):
+        db.look_up(search.find, registry, query, limit=10, offset=offset, sort=sort)
     assert plans
-    assert not [plan for plan in plans if _SCAN.match(plan)]
+    assert not [plan for plan in plans if _SEARCH_SCAN.match(plan)]
+    if query:
+        assert [plan for plan in plans if "SCAN crate_words VIRTUAL TABLE" in plan]
+
+
+@pytest.mark.parametrize("query", ["common", "crate", "", "rate"])
+@pytest.mark.parametrize("sort", ["downloads", "alphabetical"])
+def test_many_hits_are_not_sorted(db: Db, plans: list[str], query: str, sort: str) -> None:
+    """They are taken in the order of an index."""
+    db.look_up(search.find, "main", query, limit=10, offset=0, sort=sort)
+    assert not [plan for plan in plans if plan.startswith("USE TEMP B-TREE FOR ORDER BY")]
 
 
 def test_publish_and_look_ups_read_no_whole_table(db: Db, plans: list[str]) -> None:

@@ -1,5 +1,6 @@
 """From nothing, or an older schema, to the one that the code speaks."""
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -8,11 +9,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
+import cargo_registry.db
+from cargo_registry.db import search
 from cargo_registry.db.schema import metadata
 from cargo_registry.db.upgrade import upgrade
 from cargo_registry.errors import ConfigError, Unavailable
@@ -136,3 +141,81 @@ def test_file_that_is_no_database_is_refused_untouched(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"damaged.*backup"):
         upgrade(path)
     assert path.read_bytes() == b"something else, for more than a hundred bytes" * 10
+
+
+def made_at(revision: str, path: Path) -> None:
+    """Make an empty database as of an older release."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(cargo_registry.db.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def test_search_finds_after_the_upgrade_what_was_there_before(tmp_path: Path) -> None:
+    """What 0004 puts into the full text is what a publish would."""
+    path = tmp_path / "registry.db"
+    made_at("0003", path)
+    crates = [
+        (
+            "main",
+            "tiny_json",
+            "Reads JSON; fast, in 2\u00b2 ways. \u00dcber-small",
+            '["no-std", "a\\nb"]',
+            '["parsing"]',
+        ),
+        ("main", "serde", None, "[]", "[]"),
+        ("other", "serde", "Another one", '["\u65e5\u672c"]', "[]"),
+    ]
+    with connected(path) as connection:
+        for crate_id, (registry, name, description, keywords, categories) in enumerate(crates * 2000, 7):
+            connection.execute(
+                text(
+                    "INSERT INTO crates (id, registry, name, canonical, created_at, updated_at, downloads,"
+                    " description, keywords, categories) VALUES (:id, :registry, :name, :name, :at, :at, 0,"
+                    " :description, :keywords, :categories)"
+                ),
+                {
+                    "id": crate_id,
+                    "registry": registry,
+                    "name": name if crate_id < 10 else f"{name}_{crate_id}",
+                    "description": description,
+                    "keywords": keywords,
+                    "categories": categories,
+                    "at": "2026-01-01 00:00:00",
+                },
+            )
+        connection.commit()
+    upgrade(path)
+
+    def held(connection: Connection) -> list[tuple[object, ...]]:
+        return [
+            tuple(row)
+            for table in ("crate_words", "crate_names")
+            for row in connection.execute(text(f"SELECT rowid, * FROM {table}"))
+        ]
+
+    def found(connection: Connection, query: str, registry: str) -> int:
+        return search.find(connection, registry, query, limit=1, offset=0, sort="alphabetical")[1]
+
+    with connected(path) as connection:
+        before = held(connection)
+        assert len(before) == 2 * 6000
+        assert len(set(before)) == len(before)
+        for query in ("json", "iny", "uber", "std", "parsing", "ny_json"):
+            assert (found(connection, query, "main"), found(connection, query, "other")) == (2000, 0)
+        assert (found(connection, "serde", "main"), found(connection, "serde", "other")) == (2000, 2000)
+        rows = connection.execute(text("SELECT * FROM crates")).all()
+        for row in rows[:3]:
+            search.forget(connection, row.id)
+            assert len(held(connection)) == len(before) - 2
+            search.refresh(
+                connection,
+                row.id,
+                key=row.canonical,
+                description=row.description,
+                keywords=json.loads(row.keywords),
+                categories=json.loads(row.categories),
+            )
+            assert sorted(held(connection), key=str) == sorted(before, key=str)

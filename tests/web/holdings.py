@@ -30,7 +30,7 @@ def rows(server: Server) -> dict[str, list[Any]]:
         names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'crate_%'")
         tables = [name for (name,) in names if name not in ("tokens", "download_days")]
         found = {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
-        for table, column in (("crate_words", "name"), ("crate_names", "canonical")):
+        for table, column in (("crate_words", "words"), ("crate_names", "canonical")):
             found[table] = db.execute(f"SELECT rowid, {column} FROM {table}").fetchall()
     db.close()
     return found
