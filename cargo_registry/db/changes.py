@@ -5,6 +5,7 @@ SQLite itself compares this header with the last one it saw to know whether its 
 instead of 3, on each request. https://sqlite.org/walformat.html#the_wal_index_header
 """
 
+import itertools
 import mmap
 import os
 from dataclasses import dataclass
@@ -23,19 +24,24 @@ class _Map:
 
 
 # By device and inode. POSIX drops a process's locks on a file when the process closes any descriptor of it,
-# and SQLite's connections hold theirs: so there is one map for all of them, which is closed after the last.
+# and SQLite's connections hold theirs: so there is one map for all of them.
 _maps: dict[tuple[int, int], _Map] = {}
+_unknown = itertools.count()
 
 
 class Changes:
-    """Watches the database at `path`, which some connection of this process has begun to use in WAL mode.
-
-    To be closed when this process has no connection any more that was open while this was.
-    """
+    """Watches the database at `path`, which some connection of this process has begun to use in WAL mode."""
 
     def __init__(self, path: Path) -> None:
-        index = f"{path}-shm"
-        found = os.stat(index)
+        self._map: _Map | None = None
+        # Where SQLite has it, which follows links.
+        index = f"{os.path.realpath(path)}-shm"
+        try:
+            found = os.stat(index)
+        except FileNotFoundError:
+            return
+        if found.st_size < _HEADER_BYTES:
+            return
         self._key = found.st_dev, found.st_ino
         known = _maps.get(self._key)
         if known is None:
@@ -43,21 +49,26 @@ class Changes:
             known = _Map(descriptor, mmap.mmap(descriptor, _HEADER_BYTES, access=mmap.ACCESS_READ), 0)
             _maps[self._key] = known
         known.users += 1
-        self._header = known.header
-        self._is_closed = False
+        self._map = known
 
     def state(self) -> bytes:
-        """Return what is different after each commit of any process. From any thread."""
-        return self._header[:]
+        """Return what is different after each commit of any process. From any thread.
+
+        It is different each time where there is no such file: on a read-only disk, after a power cut, SQLite
+        does without, and nothing can be known to hold.
+        """
+        known = self._map
+        return known.header[:] if known is not None else b"%d" % next(_unknown)
 
     def close(self) -> None:
         """Watch no longer."""
-        if self._is_closed:
+        known, self._map = self._map, None
+        if known is None:
             return
-        self._is_closed = True
-        known = _maps[self._key]
         known.users -= 1
-        if not known.users:
+        # As long as the file is there, somebody uses it: maybe a read of this process that was cancelled and
+        # still runs in its thread. SQLite deletes it with the last connection.
+        if not known.users and not os.fstat(known.descriptor).st_nlink:
             del _maps[self._key]
             known.header.close()
             os.close(known.descriptor)

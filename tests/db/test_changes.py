@@ -1,9 +1,12 @@
 """Every commit is seen, whoever made it; and looking costs SQLite none of its locks."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from cargo_registry.db.changes import Changes
@@ -50,6 +53,43 @@ def test_state_differs_after_each_commit_of_any_process(db: Db) -> None:
     db.write(add, "zoe")
     assert changes.state() not in seen
     changes.close()
+
+
+def test_link_to_a_database_is_followed(db: Db, tmp_path: Path) -> None:
+    """SQLite has its files beside what the link means; what lies beside the link may be of another time."""
+    db.write(add, "alice")
+    link = tmp_path / "elsewhere" / "registry.db"
+    link.parent.mkdir()
+    link.symlink_to(db.path)
+    Path(f"{link}-shm").write_bytes(Path(f"{db.path}-shm").read_bytes())
+    changes = Changes(link)
+    before = changes.state()
+    python(COMMIT, db.path, "Alice")
+    assert changes.state() != before
+    changes.close()
+
+
+@pytest.mark.parametrize("left", [None, b"", b"123"])
+def test_nothing_is_known_to_hold_without_a_wal_index(tmp_path: Path, left: bytes | None) -> None:
+    """As a power cut leaves it, where the disk is read-only afterwards."""
+    if left is not None:
+        (tmp_path / "registry.db-shm").write_bytes(left)
+    changes = Changes(tmp_path / "registry.db")
+    assert changes.state() != changes.state()
+    changes.close()
+
+
+def test_read_that_is_not_over_keeps_its_locks(db: Db) -> None:
+    """As when a request is cut at the end of the server: its read goes on in its thread."""
+    db.write(add, "alice")
+    index = Path(f"{db.path}-shm")
+    with closing(sqlite3.connect(db.path)) as reading:
+        rows = reading.execute("SELECT login FROM users UNION ALL SELECT 'last'")
+        next(rows)
+        db.close()
+        assert python(TRY_LOCK, index).strip() == "held"
+        python(COMMIT, db.path, "Alice")
+        assert next(rows) == ("last",)
 
 
 def test_looking_up_changes_nothing(db: Db) -> None:
