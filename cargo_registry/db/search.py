@@ -60,9 +60,8 @@ SORTS = {
 """What results can be sorted by: crates.io's names for it, and the SQL."""
 
 
-_FORGET = text("DELETE FROM crate_words WHERE rowid = :id")
 _WORDS = text(
-    "INSERT INTO crate_words (rowid, name, description, keywords, categories)"
+    "INSERT OR REPLACE INTO crate_words (rowid, name, description, keywords, categories)"
     " VALUES (:id, :name, :description, :keywords, :categories)"
 )
 _NAME = text("INSERT OR REPLACE INTO crate_names (rowid, canonical) VALUES (:id, :key)")
@@ -79,7 +78,6 @@ def refresh(
     categories: Sequence[str],
 ) -> None:
     """Make a crate findable by what it says of itself now. `key`: its canonical name."""
-    tx.execute(_FORGET, {"id": crate_id})
     words = {
         "id": crate_id,
         "name": name,
