@@ -35,7 +35,7 @@ _MAX_GROUP = 64
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A tarball that has arrived, fsynced, and the key it shall have."""
+    """A tarball that has arrived, and the key it shall have."""
 
     path: Path
     key: str

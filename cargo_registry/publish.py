@@ -81,7 +81,7 @@ async def publish(
         if history is not None and history.yanked:
             crates.set_yanked(tx, crate, new.vers, True, now=registry.now())
 
-    # The key holds the checksum: what lies under it is always what its name says.
+    # The key holds the checksum: what a crash may have left under it is what comes now, or a piece of that.
     key = f"{registry.name}/{entry.tarball_key(new.name, new.vers, new.cksum)}"
     await index.change(registry, new.name, rows, tarball=index.Spooled(upload.path, key))
     return Published(new, warnings)
