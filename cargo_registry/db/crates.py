@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.exc import IntegrityError
@@ -110,9 +111,10 @@ _LINES = (
     )
     .order_by(versions.c.id)
 )
+# CROSS JOIN keeps this order: SQLite would sort hundreds of names into a table of its own before it looks.
 _KNOWN_NAMES = text(
-    "SELECT canonical, name FROM crates WHERE registry = :registry"
-    " AND canonical IN (SELECT value FROM json_each(:canonicals))"
+    "SELECT canonical, name FROM json_each(:canonicals)"
+    " CROSS JOIN crates ON registry = :registry AND canonical = value"
 )
 _VERSIONS = select(versions, users.c.login, users.c.name.label("user_name")).join_from(
     versions, users, isouter=True
@@ -330,7 +332,7 @@ def known_names(db: Connection, registry: str, canonicals: Collection[str]) -> d
     """Return, of some canonical names, those that the registry has, each with the spelling it has."""
     if not canonicals:
         return {}
-    values = {"registry": registry, "canonicals": json.dumps(list(canonicals))}
+    values = {"registry": registry, "canonicals": msgspec.json.encode(list(canonicals)).decode()}
     return {row.canonical: row.name for row in db.execute(_KNOWN_NAMES, values)}
 
 

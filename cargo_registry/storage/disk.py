@@ -12,7 +12,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -46,9 +46,10 @@ class DiskStore:
 
         A disk takes hardly longer for what waits together than for one. Paths that are gone are left out.
         """
-        waiting = [self._syncing.submit(_fsync_if_there, path) for path in paths]
+        syncs = [self._syncing.submit(_fsync_if_there, path) for path in paths]
+        wait(syncs)  # woken once, not by each
         with reporting():
-            for done in waiting:
+            for done in syncs:
                 done.result()
 
     def close(self) -> None:
