@@ -110,7 +110,7 @@ async def _store(reader: "_Reader", size: int, path: Path) -> str:
     with reporting():
         if size <= _SMALL_BYTES:
             data = await reader.exactly(size, "the tarball")
-            await asyncio.to_thread(path.write_bytes, data)
+            await asyncio.to_thread(_fill, path, data)
             return hashlib.sha256(data).hexdigest()
         sha256 = hashlib.sha256()
         async with aiofiles.open(path, "wb") as file:
@@ -118,6 +118,12 @@ async def _store(reader: "_Reader", size: int, path: Path) -> str:
                 sha256.update(piece)
                 await file.write(piece)
         return sha256.hexdigest()
+
+
+def _fill(path: Path, data: bytes) -> None:
+    # Not "wb": that would bring back a file that has been removed because the request was cancelled.
+    with path.open("r+b") as file:
+        file.write(data)
 
 
 async def drain(request: Request, *, max_bytes: int = 64 * 1024 * 1024) -> None:
