@@ -1,5 +1,6 @@
 """Publishes: how many a second, what a slow disk does to them, and what they do to readers and memory."""
 
+import hashlib
 import http.client
 import json
 import multiprocessing
@@ -37,8 +38,12 @@ def slow_fsync(folder: Path) -> Path:
 
 
 def bodies(prefix: str, count: int, *, files: int = 12, size: int = 30 * 1024) -> list[bytes]:
-    """Return publishes of as many new crates."""
-    return [data.publish_body(f"{prefix}{n}", "1.0.0", files=files, size=size) for n in range(count)]
+    """Return publishes of as many new crates, whose names are no more alike than others are.
+
+    Were they numbered, each would be a letter away from twenty more, and the server would say so to each.
+    """
+    names = [f"made{hashlib.sha256(f'{prefix}{n}'.encode()).hexdigest()[:8]}" for n in range(count)]
+    return [data.publish_body(name, "1.0.0", files=files, size=size) for name in names]
 
 
 def publish(url: str, token: str, publishes: Sequence[bytes], clients: int = 1) -> float:

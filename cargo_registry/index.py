@@ -35,7 +35,7 @@ _MAX_GROUP = 64
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A tarball that has arrived, fsynced, and the key it shall have."""
+    """A tarball that has arrived, and the key it shall have."""
 
     path: Path
     key: str
@@ -286,11 +286,7 @@ def _says(registry: Registry, name: CrateName, data: bytes) -> bool:
 def _render(db: Connection, registry: Registry, name: CrateName) -> bytes:
     if registry.policy is not None:
         return mirrors.render(db, registry.name, name.lower, registry.policy, now=registry.now())
-    crate = crates.find(db, registry.name, name.text)
-    # A key that is not quite the crate's name (`foo_bar` for `foo-bar`) is no file of its own.
-    if crate is None or crate.name.lower() != name.lower:
-        return b""
-    return entry.render(crates.lines(db, crate.id))
+    return entry.render(crates.lines(db, registry.name, name))
 
 
 def _names(db: Connection, registry: Registry) -> list[CrateName]:

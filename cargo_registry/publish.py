@@ -74,14 +74,14 @@ async def publish(
     facts, new = await _read(registry, metadata, upload)
     if history is not None and history.pubtime is not None:
         new = replace(new, pubtime=history.pubtime)
-    warnings = await _check_policy(registry, caller, facts, new)
+    warnings = _check_policy(registry, caller, facts, new)
 
     def rows(tx: Connection) -> None:
         crate = _list(tx, registry, caller, facts, new, upload.size)
         if history is not None and history.yanked:
             crates.set_yanked(tx, crate, new.vers, True, now=registry.now())
 
-    # The key holds the checksum: what lies under it is always what its name says.
+    # The key holds the checksum: what a crash may have left under it is what comes now, or a piece of that.
     key = f"{registry.name}/{entry.tarball_key(new.name, new.vers, new.cksum)}"
     await index.change(registry, new.name, rows, tarball=index.Spooled(upload.path, key))
     return Published(new, warnings)
@@ -93,7 +93,7 @@ async def check(
     """Return or raise what `publish` would, and store nothing."""
     registry.must_take_changes()
     facts, new = await _read(registry, metadata, upload)
-    warnings = await _check_policy(registry, caller, facts, new)
+    warnings = _check_policy(registry, caller, facts, new)
     await registry.db.try_out(_list, registry, caller, facts, new, upload.size)
     return Published(new, warnings)
 
@@ -108,30 +108,30 @@ async def _read(
     return await asyncio.to_thread(gate.read, *job)
 
 
-async def _check_policy(
-    registry: Registry, caller: Caller, facts: Manifest, new: IndexEntry
-) -> Sequence[str]:
+def _check_policy(registry: Registry, caller: Caller, facts: Manifest, new: IndexEntry) -> Sequence[str]:
     """Return the warnings of this registry's policy, or raise Refused."""
+    policy = registry.table.policy
 
     def look_up(db: Connection) -> rules.Facts:
-        own = {dep.package or dep.name for dep in new.deps if dep.registry is None} - {new.name.text}
-        held = crates.known_names(db, registry.name, {name.lower().replace("-", "_") for name in own})
-        spelled = {name: held.get(name.lower().replace("-", "_")) for name in sorted(own)}
-        is_new = crates.find(db, registry.name, new.name.text) is None
-        slips = rules.similar(new.name) if is_new else []
+        own = sorted({dep.package or dep.name for dep in new.deps if dep.registry is None} - {new.name.text})
+        canonicals = {name: name.lower().replace("-", "_") for name in own}
+        held = crates.known_names(db, registry.name, [new.name.canonical, *canonicals.values()])
+        spelled = {name: held.get(canonicals[name]) for name in own}
+        is_new = new.name.canonical not in held
+        slips = rules.similar(new.name) if is_new and policy.similar_names != "off" else []
         return rules.Facts(
             manifest=facts,
             entry=new,
-            policy=registry.table.policy,
+            policy=policy,
             is_new=is_new,
             is_admin=caller.role is Role.ADMIN,
-            teams=users.teams_of(db, caller.user_id),
+            teams=users.teams_of(db, caller.user_id) if policy.names_of_teams else [],
             unknown=[name for name, found in spelled.items() if found is None],
             misspelled=[(name, found) for name, found in spelled.items() if found not in (None, name)],
             similar=sorted(crates.known_names(db, registry.name, slips).values()) if slips else [],
         )
 
-    return rules.check(await registry.db.read(look_up))
+    return rules.check(registry.db.look_up(look_up))
 
 
 def _list(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.exc import IntegrityError
@@ -85,7 +86,10 @@ class Listed:
 _FIND = select(crates).where(
     crates.c.registry == bindparam("registry"), crates.c.canonical == bindparam("key")
 )
-_CLAIM = insert_or(crates).on_conflict_do_nothing(index_elements=["registry", "canonical"])
+_BY_ID = select(crates).where(crates.c.id == bindparam("crate_id"))
+_CLAIM = (
+    insert_or(crates).on_conflict_do_nothing(index_elements=["registry", "canonical"]).returning(crates.c.id)
+)
 _ADD_VERSION = insert(versions).returning(versions.c.id)
 _NUMBERS = select(versions.c.vers, versions.c.yanked).where(versions.c.crate_id == bindparam("crate_id"))
 _REFRESH = update(crates).where(crates.c.id == bindparam("crate_id"))
@@ -99,12 +103,18 @@ _BURIED = select(tombstones.c.cksum).where(
 )
 _LINES = (
     select(versions.c.line, versions.c.yanked)
-    .where(versions.c.crate_id == bindparam("crate_id"))
+    .join_from(crates, versions)
+    .where(
+        crates.c.registry == bindparam("registry"),
+        crates.c.canonical == bindparam("key"),
+        func.lower(crates.c.name) == bindparam("lower"),
+    )
     .order_by(versions.c.id)
 )
+# CROSS JOIN keeps this order: SQLite would sort hundreds of names into a table of its own before it looks.
 _KNOWN_NAMES = text(
-    "SELECT canonical, name FROM crates WHERE registry = :registry"
-    " AND canonical IN (SELECT value FROM json_each(:canonicals))"
+    "SELECT canonical, name FROM json_each(:canonicals)"
+    " CROSS JOIN crates ON registry = :registry AND canonical = value"
 )
 _VERSIONS = select(versions, users.c.login, users.c.name.label("user_name")).join_from(
     versions, users, isouter=True
@@ -160,8 +170,24 @@ def claim(tx: Connection, registry: str, name: CrateName, *, now: datetime) -> t
         "keywords": "[]",
         "categories": "[]",
     }
-    new = tx.execute(_CLAIM, row).rowcount > 0
-    return get(tx, registry, name.text), new
+    crate_id = tx.execute(_CLAIM, row).scalar()
+    if crate_id is None:
+        return get(tx, registry, name.text), False
+    return Crate(
+        crate_id,
+        registry,
+        name.text,
+        name.canonical,
+        created_at=now,
+        updated_at=now,
+        downloads=0,
+        description=None,
+        keywords=[],
+        categories=[],
+        default_version=None,
+        max_version=None,
+        max_stable_version=None,
+    ), True
 
 
 def add_version(
@@ -224,7 +250,7 @@ def add_version(
                 for position, (name, own) in enumerate(deps)
             ],
         )
-    refresh(tx, crate, now=now)
+    _refresh_with(tx, crate.id, vers, manifest, now=now)
 
 
 def set_yanked(tx: Connection, crate: Crate, vers: str, yanked: bool, *, now: datetime) -> bool:
@@ -246,20 +272,46 @@ def refresh(tx: Connection, crate: Crate, *, now: datetime) -> None:
     yanked = {row.vers: row.yanked for row in tx.execute(_NUMBERS, {"crate_id": crate.id})}
     offered = [vers for vers, gone in yanked.items() if not gone]
     stable = semver.max_stable(offered)
-    default = stable or semver.max_version(offered) or semver.max_version(yanked)
+    highest = semver.max_version(offered)
+    default = stable or highest or semver.max_version(yanked)
     if default is None:
         return
-    manifest = get_version(tx, crate, default).manifest
-    values = {
-        "updated_at": now,
-        "description": manifest["description"],
-        "keywords": json.dumps(manifest["keywords"], ensure_ascii=False),
-        "categories": json.dumps(manifest["categories"], ensure_ascii=False),
-        "default_version": default,
-        "max_version": semver.max_version(offered),
-        "max_stable_version": stable,
-    }
-    tx.execute(_REFRESH, {"crate_id": crate.id, **values})
+    numbers = {"default_version": default, "max_version": highest, "max_stable_version": stable}
+    _update(tx, crate, numbers, get_version(tx, crate, default).manifest, now=now)
+
+
+def _refresh_with(
+    tx: Connection, crate_id: int, vers: str, manifest: Mapping[str, Any], *, now: datetime
+) -> None:
+    """Do what `refresh` does, after a version was added: the others need not be looked at again."""
+    crate = _crate(tx.execute(_BY_ID, {"crate_id": crate_id}).one())
+    stable = semver.max_stable(filter(None, (crate.max_stable_version, vers)))
+    highest = semver.max_version(filter(None, (crate.max_version, vers)))
+    default = stable or highest
+    shown = (crate.description, crate.keywords, crate.categories)
+    new = (manifest["description"], manifest["keywords"], manifest["categories"])
+    is_shown = default != vers or (crate.default_version is not None and shown == new)
+    numbers = {"default_version": default, "max_version": highest, "max_stable_version": stable}
+    _update(tx, crate, numbers, None if is_shown else manifest, now=now)
+
+
+def _update(
+    tx: Connection,
+    crate: Crate,
+    numbers: Mapping[str, str | None],
+    manifest: Mapping[str, Any] | None,
+    *,
+    now: datetime,
+) -> None:
+    """Write down which versions stand for the crate, and what the default one says; None: what is there already."""
+    values = {"crate_id": crate.id, "updated_at": now, **numbers}
+    if manifest is None:
+        tx.execute(_REFRESH, values)
+        return
+    values["description"] = manifest["description"]
+    values["keywords"] = json.dumps(manifest["keywords"], ensure_ascii=False)
+    values["categories"] = json.dumps(manifest["categories"], ensure_ascii=False)
+    tx.execute(_REFRESH, values)
     tx.execute(_UNLABEL, {"crate_id": crate.id})
     known = {("keyword", word) for word in manifest["keywords"]}
     known |= {("category", slug) for slug in manifest["categories"]}
@@ -279,7 +331,7 @@ def known_names(db: Connection, registry: str, canonicals: Collection[str]) -> d
     """Return, of some canonical names, those that the registry has, each with the spelling it has."""
     if not canonicals:
         return {}
-    values = {"registry": registry, "canonicals": json.dumps(list(canonicals))}
+    values = {"registry": registry, "canonicals": msgspec.json.encode(list(canonicals)).decode()}
     return {row.canonical: row.name for row in db.execute(_KNOWN_NAMES, values)}
 
 
@@ -362,9 +414,13 @@ def delete_version(tx: Connection, crate: Crate, version: Version, *, now: datet
     tx.execute(delete(crates).where(crates.c.id == crate.id))
 
 
-def lines(db: Connection, crate_id: int) -> list[tuple[bytes, bool]]:
-    """Return the index lines of a crate as published, each with its yanked flag, oldest first."""
-    return [(row.line, row.yanked) for row in db.execute(_LINES, {"crate_id": crate_id})]
+def lines(db: Connection, registry: str, name: CrateName) -> list[tuple[bytes, bool]]:
+    """Return the index lines of a crate as published, each with its yanked flag, oldest first.
+
+    Nothing for a name that is not quite the crate's (`foo_bar` for `foo-bar`).
+    """
+    key = {"registry": registry, "key": name.canonical, "lower": name.lower}
+    return [(row.line, row.yanked) for row in db.execute(_LINES, key)]
 
 
 def versions_of(db: Connection, crate: Crate) -> list[Version]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.engine import Row
 
 from cargo_registry.db.schema import tokens, users
@@ -37,6 +37,13 @@ class Holder:
     token: Token
     user_id: int
     role: Role
+
+
+_HOLDER = (
+    select(tokens, users.c.login, users.c.role, users.c.disabled)
+    .join_from(tokens, users)
+    .where(tokens.c.sha256 == bindparam("sha256"))
+)
 
 
 def add(
@@ -72,8 +79,7 @@ def add(
 
 def holder(db: Connection, sha256: bytes) -> Holder | None:
     """Return who holds the token of this hash, expired or not; None if it is unknown, revoked or its user disabled."""
-    query = select(tokens, users.c.login, users.c.role, users.c.disabled).join_from(tokens, users)
-    row = db.execute(query.where(tokens.c.sha256 == sha256)).first()
+    row = db.execute(_HOLDER, {"sha256": sha256}).first()
     # The index has found the row by a hash that nobody can steer; the comparison that decides takes
     # the same time for every wrong byte.
     if row is None or not hmac.compare_digest(row.sha256, sha256):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from cargo_registry.config import PolicyTable
 from cargo_registry.crate.entry import CRATES_IO, IndexEntry
 from cargo_registry.crate.manifest import Manifest
-from cargo_registry.crate.names import CrateName, canonical, matches, shown
+from cargo_registry.crate.names import CrateName, matches, shown
 from cargo_registry.errors import Refused
 from cargo_registry.policy import licenses
 
@@ -269,7 +269,8 @@ RULES: dict[str, Rule] = {
 def similar(name: CrateName) -> list[str]:
     """Return the canonical names that are one slip of the finger away from a name, itself not among them.
 
-    A letter too many or too few, a wrong one, two swapped. Short names are all alike, so they have none.
+    A letter too many or too few, a wrong one, two swapped. Short names are all alike, so they have none. Some of
+    what is returned can be no name; to find out takes longer than to look it up in vain.
     """
     word = name.canonical
     if len(word) < 5:
@@ -280,7 +281,7 @@ def similar(name: CrateName) -> list[str]:
     slips |= {before + after[1] + after[0] + after[2:] for before, after in cuts if len(after) > 1}
     slips |= {before + letter + after[1:] for before, after in cuts if after for letter in letters}
     slips |= {before + letter + after for before, after in cuts for letter in letters}
-    return sorted(slip for slip in slips - {word} if canonical(slip) is not None)
+    return list(slips - {word})
 
 
 def _is_web_url(url: str) -> bool:

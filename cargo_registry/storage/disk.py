@@ -12,7 +12,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -46,9 +46,10 @@ class DiskStore:
 
         A disk takes hardly longer for what waits together than for one. Paths that are gone are left out.
         """
-        waiting = [self._syncing.submit(fsync, path) for path in paths if path.exists()]
+        syncs = [self._syncing.submit(_fsync_if_there, path) for path in paths]
+        wait(syncs)  # woken once, not by each
         with reporting():
-            for done in waiting:
+            for done in syncs:
                 done.result()
 
     def close(self) -> None:
@@ -93,17 +94,17 @@ class DiskStore:
         return Path(name)
 
     def adopt(self, key: str, spooled: Path, *, unsynced: set[Path] | None = None) -> None:
-        """Move a spooled file, already fsynced, under a key; durable on return.
+        """Move a spooled file under a key; durable on return.
 
         With `unsynced`, durable once the caller has fsynced what is added to that (`sync`).
-        Keys of tarballs hold their checksum, so what may lie there already has the same bytes.
+        Keys of tarballs hold their checksum, so what may lie there already is the same, or cut by a power cut.
         """
         path = self.path(key)
         touched = set() if unsynced is None else unsynced
         with reporting():
             _make_folder(path.parent, self.root, touched)
             spooled.replace(path)
-            touched.add(path.parent)
+            touched.update((path, path.parent))
             if unsynced is None:
                 self.sync(touched)
 
@@ -194,6 +195,11 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _fsync_if_there(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        fsync(path)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from cargo_registry.crate.names import CrateName
-from cargo_registry.db import crates, downloads, owners, tokens, users
+from cargo_registry.db import crates, downloads, owners, search, tokens, users
 from cargo_registry.db.users import Role
 from cargo_registry.errors import Conflict, NotFound
 from tests.db.conftest import NOW, Db, add_crate
@@ -72,7 +72,7 @@ def test_versions_that_differ_in_more_are_others(db: Db) -> None:
     versions = ["1.0.0", "1.0.0-rc.1", "1.0.0-RC.1", "1.0.1", "10.0.0"]
     crate = db.write(add_crate, "foo", *versions)
     assert [version.vers for version in db.look_up(crates.versions_of, crate)] == versions
-    assert len(db.look_up(crates.lines, crate.id)) == 5
+    assert len(db.look_up(crates.lines, "main", CrateName("foo"))) == 5
 
 
 @pytest.mark.parametrize("vers", ["1.0", "1.0.0+other", "v1.0.0", "", "\u0661.0.0", "1.0.0\0", "\ud800"])
@@ -86,14 +86,35 @@ def test_version_is_found_only_as_published(db: Db, vers: str) -> None:
 
 def test_yank_is_a_flag_beside_the_line(db: Db) -> None:
     crate = db.write(add_crate, "foo", "1.0.0", "1.1.0")
-    before = db.look_up(crates.lines, crate.id)
+    before = db.look_up(crates.lines, "main", CrateName("foo"))
     assert db.write(crates.set_yanked, crate, "1.1.0", True, now=NOW) is True
     assert db.write(crates.set_yanked, crate, "1.1.0", True, now=NOW) is False
-    assert db.look_up(crates.lines, crate.id) == [before[0], (before[1][0], True)]
+    assert db.look_up(crates.lines, "main", CrateName("foo")) == [before[0], (before[1][0], True)]
     assert db.look_up(crates.get, "main", "foo").max_version == "1.0.0"
     assert db.write(crates.set_yanked, crate, "1.1.0", False, now=NOW) is True
-    assert db.look_up(crates.lines, crate.id) == before
+    assert db.look_up(crates.lines, "main", CrateName("foo")) == before
     assert db.look_up(crates.get, "main", "foo").max_version == "1.1.0"
+
+
+@pytest.mark.parametrize("yanked", ["", "1.0.0", "2.0.0", "2.1.0-rc.1"])
+@pytest.mark.parametrize("order", list(itertools.permutations(["1.0.0", "2.0.0", "2.1.0-rc.1"])))
+def test_crate_is_shown_as_its_highest_stable_version_says_in_whatever_order_they_came(
+    db: Db, order: tuple[str, ...], yanked: str
+) -> None:
+    for vers in order:
+        db.write(add_crate, "foo", vers, description=f"text of {vers}", keywords=("all", vers[:1]))
+        if vers == yanked:
+            db.write(crates.set_yanked, db.look_up(crates.get, "main", "foo"), vers, True, now=NOW)
+    left = [vers for vers in ("1.0.0", "2.0.0", "2.1.0-rc.1") if vers != yanked]
+    highest_stable = "1.0.0" if yanked == "2.0.0" else "2.0.0"
+    crate = db.look_up(crates.get, "main", "foo")
+    assert (crate.max_version, crate.max_stable_version) == (left[-1], highest_stable)
+    assert (crate.default_version, crate.description) == (highest_stable, f"text of {highest_stable}")
+    wanted = {"all": 1, highest_stable[:1]: 1}
+    assert db.look_up(crates.label_counts, "main", "keyword", ["all", "1", "2"]) == wanted
+    for vers in order:
+        found, _ = db.look_up(search.find, "main", f"text of {vers}", limit=5, offset=0)
+        assert bool(found) is (vers == highest_stable)
 
 
 # --- Users and teams ---
