@@ -20,8 +20,8 @@ from cargo_registry.errors import OutOfSpace, Unavailable
 
 # nginx may serve these folders under another account; mkstemp makes 0600.
 _FILE_MODE = 0o644
-# At once; more do not make a disk faster.
-_MAX_SYNCS = 16
+# At once: all of a group of changes, so that they wait together. More do not make a disk faster.
+_MAX_SYNCS = 32
 
 
 class DiskStore:
