@@ -8,10 +8,12 @@ instead of 3, on each request. https://sqlite.org/walformat.html#the_wal_index_h
 import itertools
 import mmap
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _HEADER_BYTES = 48  # the first of two copies; the one that is written last
+_TIMES_MAPPED = 2  # the descriptor of a map, and mmap's own
 
 
 @dataclass(slots=True)
@@ -66,9 +68,18 @@ class Changes:
         if known is None:
             return
         known.users -= 1
-        # As long as the file is there, somebody uses it: maybe a read of this process that was cancelled and
-        # still runs in its thread. SQLite deletes it with the last connection.
-        if not known.users and not os.fstat(known.descriptor).st_nlink:
+        # SQLite may still have it: a read that was cancelled goes on in its thread.
+        if not known.users and _times_open(self._key) <= _TIMES_MAPPED:
             del _maps[self._key]
             known.header.close()
             os.close(known.descriptor)
+
+
+def _times_open(key: tuple[int, int]) -> int:
+    """Return how many descriptors of a file this process has."""
+    times = 0
+    for descriptor in os.listdir("/dev/fd"):
+        with suppress(OSError):  # the one of this folder
+            found = os.fstat(int(descriptor))
+            times += (found.st_dev, found.st_ino) == key
+    return times

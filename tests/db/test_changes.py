@@ -1,9 +1,10 @@
 """Every commit is seen, whoever made it; and looking costs SQLite none of its locks."""
 
+import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ COMMIT = """
 import sqlite3, sys
 with sqlite3.connect(sys.argv[1]) as db:
     db.execute("UPDATE users SET name = ?", (sys.argv[2],))
+"""
+HOLD = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db:
+    db.execute("SELECT * FROM users").fetchall()
+    print("", flush=True)
+    sys.stdin.read()
 """
 # The byte of the WAL index that each connection locks while it uses it (SQLite: os_unix.c, UNIX_SHM_DMS).
 DEAD_MAN_SWITCH = 128
@@ -90,6 +98,24 @@ def test_read_that_is_not_over_keeps_its_locks(db: Db) -> None:
         assert python(TRY_LOCK, index).strip() == "held"
         python(COMMIT, db.path, "Alice")
         assert next(rows) == ("last",)
+
+
+def test_nothing_stays_open(db: Db) -> None:
+    """Also while other processes use the database: they keep the WAL index there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, db.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        db.write(add, "alice")
+        db.close()
+        assert Path(f"{db.path}-shm").exists()
+        opened = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # that of the folder
+                opened.append(os.readlink(descriptor))
+        assert not [path for path in opened if path.startswith(str(db.path))]
+        other.communicate()
 
 
 def test_looking_up_changes_nothing(db: Db) -> None:
