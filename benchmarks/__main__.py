@@ -297,11 +297,7 @@ def _publishing(options: argparse.Namespace, folder: Path, report: Report) -> No
         publishing.while_publishing(
             url,
             made.token,
-            lambda n: (
-                large[n % len(large)].replace(b"", b"")
-                if n < len(large)
-                else publishing.bodies(f"rest{n}x", 1)[0]
-            ),
+            lambda n: large[n] if n < len(large) else publishing.bodies(f"rest{n}x", 1)[0],
             lambda: latencies.append(publishing.index_p99_ms(server, path, seconds=seconds)),
         )
         p50, p99 = latencies[0]

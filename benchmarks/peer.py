@@ -29,7 +29,7 @@ from benchmarks.publishing import bodies
 from benchmarks.reading import Case
 from benchmarks.report import Figure, Report, spread
 from benchmarks.servers import Server, Watched
-from cargo_registry.crate.entry import prefix, tarball_key
+from cargo_registry.crate.entry import download_url, tarball_key
 from cargo_registry.crate.names import CrateName
 from cargo_registry.errors import RegistryError
 from cargo_registry.web import tls
@@ -157,22 +157,6 @@ def open_peer(client: httpx.Client, url: str, token: str | None) -> Peer:
     if config.get("auth-required") and token:
         auth = {"Authorization": token}
     return Peer(index, dl, api.rstrip("/") if api else None, auth, client)
-
-
-def download_url(dl: str, name: str, vers: str, cksum: str) -> str:
-    """Return where a tarball is: `dl` with its markers replaced, or with `/NAME/VERSION/download` if it has none."""
-    markers = {
-        "{crate}": name,
-        "{version}": vers,
-        "{prefix}": prefix(name),
-        "{lowerprefix}": prefix(name.lower()),
-        "{sha256-checksum}": cksum,
-    }
-    if not any(marker in dl for marker in markers):
-        return f"{dl}/{name}/{vers}/download"
-    for marker, value in markers.items():
-        dl = dl.replace(marker, value)
-    return dl
 
 
 # --- Copying ---

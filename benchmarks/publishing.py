@@ -5,7 +5,6 @@ import http.client
 import json
 import multiprocessing
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -148,8 +147,3 @@ def memory_growth_mib(server: Server, token: str) -> float:
         done.set()
         looking.join()
     return max(most) - before
-
-
-def temporary() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder on the disk where the system keeps temporary files."""
-    return tempfile.TemporaryDirectory(prefix="bench-")

@@ -23,7 +23,7 @@ import msgspec
 from cargo_registry import publish
 from cargo_registry.crate import manifest
 from cargo_registry.crate import versions as semver
-from cargo_registry.crate.entry import index_path, prefix
+from cargo_registry.crate.entry import download_url, index_path
 from cargo_registry.crate.names import CrateName
 from cargo_registry.db import crates, upkeep
 from cargo_registry.errors import ConfigError, Conflict, Invalid, RegistryError, Unavailable
@@ -274,7 +274,7 @@ class Remote:
         await self._http.aclose()
 
     def _candidate(self, config: Mapping[str, Any], line: Mapping[str, Any]) -> Candidate:
-        url = _download_url(str(config.get("dl")), line)
+        url = download_url(str(config.get("dl")), line["name"], line["vers"], str(line.get("cksum")))
         return Candidate(
             line["name"],
             line["vers"],
@@ -344,20 +344,3 @@ class Remote:
             )
         if response.status_code != 200:
             raise Unavailable(f"{response.url} answers with status {response.status_code}")
-
-
-def _download_url(dl: str, line: Mapping[str, Any]) -> str:
-    """Expand a `dl` as cargo does (cargo: cargo-util/registry.rs): with markers, or by adding the usual path."""
-    name, vers = line["name"], line["vers"]
-    markers = {
-        "{crate}": name,
-        "{version}": vers,
-        "{prefix}": prefix(name),
-        "{lowerprefix}": prefix(name.lower()),
-        "{sha256-checksum}": str(line.get("cksum")),
-    }
-    if not any(marker in dl for marker in markers):
-        return f"{dl}/{name}/{vers}/download"
-    for marker, value in markers.items():
-        dl = dl.replace(marker, value)
-    return dl

@@ -1,7 +1,6 @@
 """`make bench` where that is quick: another registry by its URL, and that nothing is left behind. Never how fast."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cargo, peer, tools
+from benchmarks import cargo, tools
 from tests import crates
 from tests.conftest import missing
 from tests.programs import Server, until
@@ -122,21 +121,6 @@ def alive_in(group: int) -> list[str]:
             if int(its_group) == group and state not in "ZX":
                 found.append(str(stat))
     return found
-
-
-# What the Cargo book says of `dl` (Index Format, Index Configuration).
-@pytest.mark.parametrize(
-    ("dl", "url"),
-    [
-        ("https://x.example/api/v1/crates", "https://x.example/api/v1/crates/MyCrate/1.2.3/download"),
-        ("https://x.example/{crate}/{version}.crate", "https://x.example/MyCrate/1.2.3.crate"),
-        ("https://x.example/{prefix}/{crate}", "https://x.example/My/Cr/MyCrate"),
-        ("https://x.example/{lowerprefix}/{crate}", "https://x.example/my/cr/MyCrate"),
-        ("https://x.example/{sha256-checksum}", "https://x.example/" + hashlib.sha256(b"").hexdigest()),
-    ],
-)
-def test_download_is_where_config_json_says(dl: str, url: str) -> None:
-    assert peer.download_url(dl, "MyCrate", "1.2.3", hashlib.sha256(b"").hexdigest()) == url
 
 
 def test_without_real_crates_they_are_generated(tmp_path: Path) -> None:

@@ -519,3 +519,18 @@ def test_the_line_of_what_cargo_packed() -> None:
     assert by_name["from-other", "normal"].registry == "sparse+http://127.0.0.1:8765/other/"
     assert by_name["for-test", "dev"].registry == CRATES_IO
     assert "local" not in {name for name, _ in by_name}
+
+
+# What the Cargo book says of `dl` (Index Format, Index Configuration).
+@pytest.mark.parametrize(
+    ("dl", "url"),
+    [
+        ("https://x.example/api/v1/crates", "https://x.example/api/v1/crates/MyCrate/1.2.3/download"),
+        ("https://x.example/{crate}/{version}.crate", "https://x.example/MyCrate/1.2.3.crate"),
+        ("https://x.example/{prefix}/{crate}", "https://x.example/My/Cr/MyCrate"),
+        ("https://x.example/{lowerprefix}/{crate}", "https://x.example/my/cr/MyCrate"),
+        ("https://x.example/{sha256-checksum}", "https://x.example/" + hashlib.sha256(b"").hexdigest()),
+    ],
+)
+def test_download_is_where_config_json_says(dl: str, url: str) -> None:
+    assert entry.download_url(dl, "MyCrate", "1.2.3", hashlib.sha256(b"").hexdigest()) == url
